@@ -1,0 +1,48 @@
+"""onnxprune: hand it an ONNX model, get back a smaller one that does the same, with a proof."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from onnxprune.domain import Domain, around, parse_domain
+    from onnxprune.errors import EnvironmentFailure, InputError, OnnxpruneError, ValidationError
+    from onnxprune.inspection import inspect
+    from onnxprune.optimizer import Result, optimize
+    from onnxprune.report import Report
+
+_HOMES = {
+    "Domain": "domain",
+    "around": "domain",
+    "parse_domain": "domain",
+    "EnvironmentFailure": "errors",
+    "InputError": "errors",
+    "OnnxpruneError": "errors",
+    "ValidationError": "errors",
+    "Report": "report",
+    "Result": "optimizer",
+    "inspect": "inspection",
+    "optimize": "optimizer",
+}
+
+__all__ = [
+    "Domain",
+    "EnvironmentFailure",
+    "InputError",
+    "OnnxpruneError",
+    "Report",
+    "Result",
+    "ValidationError",
+    "around",
+    "inspect",
+    "optimize",
+    "parse_domain",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import public names when they are first used, so that ``--help`` is quick."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'onnxprune' has no attribute '{name}'")
+    return getattr(import_module(f"onnxprune.{_HOMES[name]}"), name)

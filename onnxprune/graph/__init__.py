@@ -1,0 +1,1 @@
+"""Model files in and out, the graph that passes rewrite, channel groups, and the routine that removes units."""

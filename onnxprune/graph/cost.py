@@ -1,0 +1,76 @@
+"""Size and work of a model: nodes, parameters, multiply-adds, bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from math import prod
+from typing import Any
+
+import onnx
+
+from onnxprune.graph.types import infer_types
+from onnxprune.operators import Shape
+
+
+@dataclass
+class Cost:
+    """What a model costs; ``latency_ms`` is None until measured."""
+
+    nodes: int
+    params: int
+    macs: int
+    bytes: int
+    latency_ms: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """For the report."""
+        return asdict(self)
+
+
+def cost(model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> Cost:
+    """Cost of a model at the given input shapes.
+
+    Parameters are entries of floating-point initializers. Multiply-adds are those of Conv, ConvTranspose, Gemm
+    and MatMul in the main graph; layers whose shapes stay unknown count as 0.
+    """
+    floats = (
+        onnx.TensorProto.FLOAT,
+        onnx.TensorProto.DOUBLE,
+        onnx.TensorProto.FLOAT16,
+        onnx.TensorProto.BFLOAT16,
+    )
+    params = sum(prod(t.dims) for t in model.graph.initializer if t.data_type in floats)
+    return Cost(len(model.graph.node), params, macs(model, shapes), model.ByteSize())
+
+
+def macs(model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> int:
+    """Multiply-adds of the layers with weights at the given input shapes."""
+    types = infer_types(model, shapes)
+    found = {name: kind.shape for name, kind in types.items()}
+    return sum(_node_macs(node, found) for node in model.graph.node)
+
+
+def _node_macs(node: onnx.NodeProto, shapes: Mapping[str, Shape | None]) -> int:
+    if node.op_type not in ("Conv", "ConvTranspose", "Gemm", "MatMul") or node.domain not in ("", "ai.onnx"):
+        return 0
+    x, w, y = (shapes.get(name) for name in (node.input[0], node.input[1], node.output[0]))
+    if not (_static(x) and _static(w) and _static(y)):
+        return 0
+    assert x is not None and w is not None and y is not None  # narrowed by _static
+    if node.op_type == "Conv":
+        return _size(y) * _size(w[1:])
+    if node.op_type == "ConvTranspose":
+        return _size(x) * _size(w[1:])
+    if node.op_type == "Gemm":
+        transposed = any(a.name == "transA" and a.i for a in node.attribute)
+        return _size(y) * int(x[0] if transposed else x[1])  # type: ignore[arg-type] # static
+    return _size(y) * int(x[-1])  # type: ignore[arg-type] # static
+
+
+def _static(shape: Shape | None) -> bool:
+    return shape is not None and all(isinstance(d, int) for d in shape)
+
+
+def _size(shape: Shape) -> int:
+    return prod(d for d in shape if isinstance(d, int))

@@ -1,0 +1,276 @@
+"""Model files in and out: clear errors, external data, atomic writes."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+from google.protobuf.message import DecodeError
+from onnx.external_data_helper import load_external_data_for_model, uses_external_data
+
+from onnxprune.errors import EnvironmentFailure, InputError
+
+OLDEST_OPSET = 7
+PROTOBUF_LIMIT = 2**31 - 2**20
+"""Largest model kept in one file; protobuf refuses 2 GiB, a little room is left for the wrapping."""
+
+ModelLike = str | os.PathLike[str] | bytes | onnx.ModelProto
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model as it was handed over. ``path`` is None unless it came from a file."""
+
+    model: onnx.ModelProto
+    path: Path | None
+    external: tuple[str, ...]
+    """Relative names of the external data files it uses."""
+
+
+def load(source: ModelLike) -> Source:
+    """Read a model with all its weights; the caller's object is never changed.
+
+    Raises:
+        InputError: Missing, truncated or foreign file, missing external data, unsupported opset, NaN weights.
+    """
+    if isinstance(source, onnx.ModelProto):
+        return Source(_checked(_copy(source), "the model"), None, ())
+    if isinstance(source, bytes):
+        return Source(_checked(_parse(source, "the given bytes"), "the model"), None, ())
+    path = Path(source)
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise InputError(f"No such file: {path}", hint="Check the path of the input model.") from None
+    except IsADirectoryError:
+        raise InputError(
+            f"{path} is a directory, not an ONNX file.", hint="Name the .onnx file in it."
+        ) from None
+    except OSError as error:
+        raise InputError(
+            f"Cannot read {path}: {error.strerror}.", hint="Check the file's permissions."
+        ) from None
+    model = _parse(data, str(path))
+    external = tuple(sorted(_external_files(model)))
+    if external:
+        _load_external(model, path)
+    return Source(_checked(model, str(path)), path, external)
+
+
+def _copy(model: onnx.ModelProto) -> onnx.ModelProto:
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    return copy
+
+
+def _parse(data: bytes, where: str) -> onnx.ModelProto:
+    hint = "It is truncated, or not an ONNX file."
+    if not data:
+        raise InputError(f"{where} is empty.", hint="Export the model again.")
+    try:
+        model = onnx.ModelProto()
+        model.ParseFromString(data)
+    except DecodeError:
+        raise InputError(f"{where} cannot be parsed as an ONNX model.", hint=hint) from None
+    if not model.ir_version or not model.HasField("graph") or not model.graph.output:
+        raise InputError(f"{where} is not an ONNX model (no IR version, graph or outputs).", hint=hint)
+    return model
+
+
+def _checked(model: onnx.ModelProto, where: str) -> onnx.ModelProto:
+    opset = standard_opset(model)
+    if opset is None:
+        raise InputError(f"{where} imports no standard ONNX opset.", hint="Export the model again.")
+    if opset < OLDEST_OPSET:
+        raise InputError(
+            f"{where} uses opset {opset}; the oldest supported one is {OLDEST_OPSET}.",
+            hint="Raise it with onnx.version_converter.convert_version(model, 13).",
+        )
+    for tensor in model.graph.initializer:
+        if tensor.data_type in _FLOATS and np.isnan(np.sum(_array(tensor, where), dtype=np.float64)):
+            if not np.isnan(_array(tensor, where).astype(np.float64)).any():
+                continue  # a sum of +inf and -inf
+            raise InputError(
+                f"{where}: initializer '{tensor.name}' contains NaN.",
+                hint="The model is broken; no equivalence can be promised. Repair or re-export it.",
+            )
+    return model
+
+
+_FLOATS = {
+    onnx.TensorProto.FLOAT,
+    onnx.TensorProto.DOUBLE,
+    onnx.TensorProto.FLOAT16,
+    onnx.TensorProto.BFLOAT16,
+}
+
+
+def _array(tensor: onnx.TensorProto, where: str) -> np.ndarray:
+    try:
+        return onnx.numpy_helper.to_array(tensor)
+    except (ValueError, TypeError) as error:
+        raise InputError(
+            f"{where}: initializer '{tensor.name}' is damaged ({error}).", hint="Export the model again."
+        ) from None
+
+
+def standard_opset(model: onnx.ModelProto) -> int | None:
+    """Version of the standard operator set the model imports."""
+    versions = [entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")]
+    return max(versions) if versions else None
+
+
+def _external_tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    yield from (tensor for tensor in model.graph.initializer if uses_external_data(tensor))
+    for node in model.graph.node:
+        yield from (a.t for a in node.attribute if a.HasField("t") and uses_external_data(a.t))
+
+
+def _external_files(model: onnx.ModelProto) -> set[str]:
+    return {
+        entry.value
+        for tensor in _external_tensors(model)
+        for entry in tensor.external_data
+        if entry.key == "location"
+    }
+
+
+def _load_external(model: onnx.ModelProto, path: Path) -> None:
+    try:
+        load_external_data_for_model(model, str(path.parent))
+    except (OSError, ValueError, onnx.checker.ValidationError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"{path}: its external data cannot be read ({reason}).",
+            hint="Keep the data files beside the model, under the names it was exported with.",
+        ) from None
+
+
+def check_writable(path: Path) -> None:
+    """Fail early, before minutes of work, when the result could not be written.
+
+    Raises:
+        InputError: The folder is missing or not writable, or the path is a directory.
+    """
+    folder = path.parent
+    if path.is_dir():
+        raise InputError(f"The output {path} is a directory.", hint="Name a file to write.")
+    if not folder.is_dir():
+        raise InputError(f"The folder of the output does not exist: {folder}", hint="Create it first.")
+    try:
+        handle, name = tempfile.mkstemp(dir=folder, prefix=f".{path.name}.")
+        os.close(handle)
+        os.unlink(name)
+    except OSError as error:
+        raise InputError(
+            f"Cannot write to {folder}: {error.strerror}.", hint="Choose another output path."
+        ) from None
+
+
+@contextlib.contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """A temporary path beside ``path`` that replaces it when the block ends well, and vanishes otherwise.
+
+    Raises:
+        EnvironmentFailure: The disk is full or the folder not writable; ``path`` is as it was.
+    """
+    handle, name = -1, ""
+    try:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        os.close(handle)
+        temporary = Path(name)
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        mode = path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~_umask()
+        temporary.chmod(mode)
+        temporary.replace(path)
+    except OSError as error:
+        raise EnvironmentFailure(
+            f"Cannot write {path}: {error.strerror or error}.",
+            hint="Nothing was changed; free some space or choose another path.",
+        ) from None
+    finally:
+        if name:
+            Path(name).unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a small text file atomically."""
+    with atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def save(model: onnx.ModelProto, path: Path, *, external: bool = False) -> None:
+    """Write a model atomically; weights go to ``NAME.data`` when asked for or when it exceeds 2 GB.
+
+    The data file is complete before the model file that names it appears.
+    """
+    if not external and model.ByteSize() <= PROTOBUF_LIMIT:
+        with atomic(path) as temporary:
+            temporary.write_bytes(model.SerializeToString())
+        return
+    data = _unused(path)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+        staged = Path(folder) / path.name
+        try:
+            onnx.save_model(
+                _copy(model), staged, save_as_external_data=True, location=data.name, size_threshold=1024
+            )
+        except OSError as error:
+            raise EnvironmentFailure(
+                f"Cannot write {path}: {error.strerror or error}.", hint="Nothing was changed."
+            ) from None
+        if (staged.parent / data.name).exists():
+            (staged.parent / data.name).replace(data)
+        staged.replace(path)
+
+
+def _unused(path: Path) -> Path:
+    candidate, number = path.with_name(f"{path.name}.data"), 0
+    while candidate.exists():
+        number += 1
+        candidate = path.with_name(f"{path.name}.{number}.data")
+    return candidate
+
+
+def copy_unchanged(source: Source, path: Path) -> None:
+    """Hand back the very bytes of the input (and its external data files)."""
+    if source.path is None:
+        save(source.model, path)
+        return
+    if path.exists() and path.samefile(source.path):
+        return
+    for name in source.external:
+        target = path.parent / name
+        if not (target.exists() and target.samefile(source.path.parent / name)):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with atomic(target) as temporary:
+                shutil.copyfile(source.path.parent / name, temporary)
+    with atomic(path) as temporary:
+        shutil.copyfile(source.path, temporary)
+
+
+def fingerprint(model: onnx.ModelProto) -> str:
+    """SHA-256 over the model without its ``onnxprune.*`` metadata."""
+    kept = [(p.key, p.value) for p in model.metadata_props if not p.key.startswith("onnxprune.")]
+    digest = hashlib.sha256(repr(sorted(kept)).encode())
+    digest.update(model.graph.SerializeToString(deterministic=True))
+    digest.update(repr([(o.domain, o.version) for o in model.opset_import]).encode())
+    for function in model.functions:
+        digest.update(function.SerializeToString(deterministic=True))
+    return digest.hexdigest()

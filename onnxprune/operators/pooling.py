@@ -1,0 +1,333 @@
+"""Operators over spatial neighbourhoods: pooling, Resize, Upsample, DepthToSpace, SpaceToDepth."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxprune.operators.base import Inputs, NodeView, Operator, Shape
+from onnxprune.operators.channels import ChannelMap, Resized
+from onnxprune.operators.interval import Interval, down, up
+from onnxprune.operators.reduction import mean_over, sum_over
+from onnxprune.operators.shape import ENTRY_LIMIT, bounds, overall, set_ints, static_size
+
+Taps = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class PooledAxis:
+    """A pooling window along one spatial axis.
+
+    Attributes:
+        index: The axis.
+        size: Its size, None if unknown.
+        outputs: Number of windows, None if unknown.
+        kernel: Taps of a window.
+        stride: Step between windows.
+        dilation: Step between taps.
+        before: Padding in front.
+        after: Padding behind.
+        ceil: Whether a last, incomplete window counts.
+    """
+
+    index: int
+    size: int | None
+    outputs: int | None
+    kernel: int
+    stride: int
+    dilation: int
+    before: int
+    after: int
+    ceil: bool
+
+    @property
+    def padded(self) -> bool:
+        """Whether a window may see padding."""
+        return self.before > 0 or self.after > 0
+
+    @property
+    def sees_input(self) -> bool:
+        """Whether every window, wherever it lies, has a tap on the input."""
+        overhang = self.after + (self.stride - 1 if self.ceil else 0)
+        if self.before == overhang == 0:
+            return True
+        gaps = self.dilation > 1 and (self.size is None or self.size < self.dilation)
+        return max(self.before, overhang) < extent(self.kernel, self.dilation) and not gaps
+
+    def taps(self, x: Interval) -> Taps | None:
+        """Input position of each tap, shape (outputs, kernel); None if unknown or too many."""
+        others = x.lower.size // x.shape[self.index]
+        if self.outputs is None or others * self.outputs * self.kernel > ENTRY_LIMIT:
+            return None
+        starts = np.arange(self.outputs) * self.stride - self.before
+        return starts[:, None] + np.arange(self.kernel) * self.dilation
+
+
+def extent(kernel: int, dilation: int) -> int:
+    """Length of a window."""
+    return (kernel - 1) * dilation + 1
+
+
+def _same_padding(node: NodeView, size: int | None, stride: int, length: int) -> tuple[int, int]:
+    """Padding that keeps the size (over the stride); at an unknown size the largest that may occur."""
+    total = length - 1 if size is None else max((-(-size // stride) - 1) * stride + length - size, 0)
+    small, large = total // 2, (total + 1) // 2
+    return (small, large) if node.attr("auto_pad") == "SAME_UPPER" else (large, small)
+
+
+def _pooled_axes(node: NodeView, x: Interval) -> list[PooledAxis]:
+    """The windows of a pooling node along its spatial axes."""
+    kernel, out = node.attr("kernel_shape"), node.out_shape()
+    count = len(kernel)
+    strides, dilations = node.attr("strides", [1] * count), node.attr("dilations", [1] * count)
+    pads, auto = node.attr("pads", [0] * (2 * count)), node.attr("auto_pad", "NOTSET")
+    result = []
+    for k in range(count):
+        size = static_size(node, 0, k + 2, x)
+        before, after = pads[k], pads[count + k]
+        if auto in {"SAME_UPPER", "SAME_LOWER"}:
+            before, after = _same_padding(node, size, strides[k], extent(kernel[k], dilations[k]))
+        elif auto == "VALID":
+            before = after = 0
+        outputs = None if out is None else out[k + 2]
+        result.append(
+            PooledAxis(
+                index=k + 2,
+                size=size,
+                outputs=outputs if isinstance(outputs, int) else None,
+                kernel=kernel[k],
+                stride=strides[k],
+                dilation=dilations[k],
+                before=before,
+                after=after,
+                ceil=bool(node.attr("ceil_mode", 0)),
+            )
+        )
+    return result
+
+
+def _tapped(x: Interval, axis: int, taps: Taps, lower: float, upper: float) -> Interval:
+    """Bounds of every tap, on a new axis after ``axis``; padding has the given ends."""
+    size = x.shape[axis]
+    valid = ((taps >= 0) & (taps < size)).reshape(*taps.shape, *[1] * (x.ndim - axis - 1))
+    index = np.clip(taps, 0, size - 1)
+    low, high = (np.take(ends, index, axis=axis) for ends in (x.lower, x.upper))
+    return Interval.of(np.where(valid, low, lower), np.where(valid, high, upper))
+
+
+class _Pool(Operator):
+    """What all pooling operators share: batch and channels pass, space is locked."""
+
+    def channels(self, node: NodeView, links: ChannelMap) -> bool:
+        """Channels pass; indices into the flattened tensor would change with them."""
+        shape = node.in_shape(0)
+        if shape is None or (node.n_outputs > 1 and node.output(1)):
+            return False
+        for axis in range(len(shape)):
+            if axis < 2:
+                links.same((node.input(0), axis), (node.output(), axis))
+            else:
+                links.lock((node.input(0), axis), "pooled")
+                links.lock((node.output(), axis), "pooled")
+        return True
+
+
+class MaxPool(_Pool):
+    """Largest entry of each window; padding never wins."""
+
+    op_types = ("MaxPool",)
+
+    def interval(self, node: NodeView, inputs: Inputs) -> list[Interval]:
+        """Largest ends per window, or the hull where positions are not known."""
+        x = bounds(inputs, 0)
+        pooled = _pooled_axes(node, x)
+        if not all(axis.sees_input for axis in pooled):
+            x = x.hull_over(tuple(axis.index for axis in pooled))
+            x = Interval.of(-np.inf, x.upper)
+        for axis in pooled:
+            if x.ndim == 0 or x.shape[axis.index] == 1:
+                continue
+            taps = axis.taps(x)
+            if taps is None:
+                x = x.hull_over((axis.index,))
+            else:
+                seen, after = _tapped(x, axis.index, taps, -np.inf, -np.inf), axis.index + 1
+                x = Interval.of(seen.lower.max(axis=after), seen.upper.max(axis=after))
+        return [x, Interval.everything()][: node.n_outputs]
+
+
+class AveragePool(_Pool):
+    """Mean of each window; padding counts as zero, or not at all."""
+
+    op_types = ("AveragePool",)
+
+    def interval(self, node: NodeView, inputs: Inputs) -> list[Interval]:
+        """Mean of the ends per window, or the hull; with zero where padding may count."""
+        x = bounds(inputs, 0)
+        counts = bool(node.attr("count_include_pad", 0))
+        for axis in _pooled_axes(node, x):
+            # What a window beyond the padding is divided by differs between versions.
+            unclear = axis.ceil or not axis.sees_input
+            taps = axis.taps(x) if x.ndim and x.shape[axis.index] > 1 and not unclear else None
+            if taps is not None:
+                x = _window_mean(x, axis.index, taps, counts)
+                continue
+            x = x.hull_over((axis.index,))
+            if unclear or (counts and axis.padded):
+                x = x.include(0.0)
+        return [x]
+
+
+def _window_mean(x: Interval, axis: int, taps: Taps, counts: bool) -> Interval:
+    """Mean over the taps, padding counted as zero or not at all; never outside the hull of what counts."""
+    valid = ((taps >= 0) & (taps < x.shape[axis])).sum(axis=1).reshape(-1, *[1] * (x.ndim - axis))
+    divisor = taps.shape[1] if counts else valid
+    zeros = _tapped(x, axis, taps, 0.0, 0.0)
+    total = sum_over(zeros, (axis + 1,))
+    mean = Interval.of(down(total.lower / divisor), up(total.upper / divisor))
+    seen = zeros if counts else _tapped(x, axis, taps, np.inf, -np.inf)
+    result = mean.meet(seen.hull_over((axis + 1,)))
+    return result.map(lambda ends: ends.squeeze(axis + 1))
+
+
+class GlobalPool(_Pool):
+    """Mean or largest entry of each channel."""
+
+    op_types = ("GlobalAveragePool", "GlobalMaxPool")
+
+    def interval(self, node: NodeView, inputs: Inputs) -> list[Interval]:
+        """Reduce the ends over space."""
+        x = bounds(inputs, 0)
+        spatial = tuple(range(2, x.ndim))
+        if not spatial:
+            return [x]
+        if node.op == "GlobalAveragePool":
+            return [mean_over(x, spatial)]
+        return [x.map(lambda ends: ends.max(axis=spatial, keepdims=True))]
+
+
+class LpPool(_Pool):
+    """Norm of each window: no bounds, but channels pass."""
+
+    op_types = ("LpPool", "GlobalLpPool")
+
+
+def _unchanged_axes(node: NodeView, shape: Shape, *, at_run_time: bool) -> set[int]:
+    """Axes a Resize leaves as they are; ``at_run_time``: also by a computed but known size."""
+    if node.attr("coordinate_transformation_mode") == "tf_crop_and_resize":
+        return set()
+    axes = [axis % len(shape) for axis in node.attr("axes", range(len(shape)))]
+    same = set(range(len(shape))) - set(axes)
+    scales, sizes = _scales(node), _target_sizes(node)
+    if scales is not None:
+        return same | {axis for axis, scale in zip(axes, scales, strict=True) if scale == 1}
+    stretches = node.attr("keep_aspect_ratio_policy", "stretch") == "stretch"
+    if sizes is not None and stretches:
+        return same | {axis for axis, size in zip(axes, sizes, strict=True) if shape[axis] == size}
+    out = node.out_shape()
+    if out is not None and (sizes is not None or (at_run_time and node.has_input(3))):
+        return same | {axis for axis in axes if isinstance(shape[axis], int) and shape[axis] == out[axis]}
+    return same
+
+
+def _scales(node: NodeView) -> list[float] | None:
+    """Constant factors per axis, None if sizes are given or the factors are computed."""
+    given = node.attr("scales")
+    if given is None:
+        given = node.constant(1 if node.op == "Upsample" or node.opset < 11 else 2)
+    return None if given is None or len(given) == 0 else [float(v) for v in given]
+
+
+def _target_sizes(node: NodeView) -> list[int] | None:
+    """Constant sizes per axis, None if factors are given or the sizes are computed."""
+    given = None if node.op == "Upsample" else node.constant(3)
+    return None if given is None or len(given) == 0 else [int(v) for v in given]
+
+
+class Resize(Operator):
+    """Resampling: nearest and linear stay within the values; cubic overshoots."""
+
+    op_types = ("Resize", "Upsample")
+
+    def interval(self, node: NodeView, inputs: Inputs) -> list[Interval] | None:
+        """Hull over the resampled axes, with the value outside a crop."""
+        if node.attr("mode", "nearest") not in {"nearest", "linear", "bilinear"}:
+            return None
+        x = bounds(inputs, 0)
+        if x.ndim:
+            shape = node.in_shape(0) or (None,) * x.ndim
+            same = _unchanged_axes(node, shape, at_run_time=True)
+            x = x.hull_over(tuple(axis for axis in range(x.ndim) if axis not in same))
+        if node.attr("coordinate_transformation_mode") == "tf_crop_and_resize":
+            x = x.include(node.attr("extrapolation_value", 0.0))
+        return [x]
+
+    def channels(self, node: NodeView, links: ChannelMap) -> bool:
+        """Axes with factor 1 pass."""
+        shape = node.in_shape(0)
+        if shape is None:
+            return False
+        same = _unchanged_axes(node, shape, at_run_time=False)
+        for axis in range(len(shape)):
+            if axis in same:
+                links.same((node.input(0), axis), (node.output(), axis))
+            else:
+                links.lock((node.input(0), axis), "resampled")
+                links.lock((node.output(), axis), "resampled")
+        return True
+
+    def resize(self, node: NodeView, sizes: Resized) -> None:
+        """New numbers among the target sizes."""
+        shape, target = node.in_shape(0), _target_sizes(node)
+        if shape is None or target is None:
+            return
+        axes = [axis % len(shape) for axis in node.attr("axes", range(len(shape)))]
+        new = [sizes.size((node.output(), axis), size) for axis, size in zip(axes, target, strict=True)]
+        if new != target:
+            set_ints(node, "sizes", 3, new)
+
+
+class DepthToSpace(Operator):
+    """Channels to blocks of positions."""
+
+    op_types = ("DepthToSpace",)
+
+    def interval(self, node: NodeView, inputs: Inputs) -> list[Interval]:
+        """Hull of the channels that meet in one, over all positions."""
+        x = bounds(inputs, 0)
+        if x.ndim != 4 or x.shape[1] == 1:
+            return [x.hull_over((2, 3)) if x.ndim == 4 else overall(x)]
+        x = x.hull_over((2, 3))
+        cells = node.attr("blocksize") ** 2
+        depth_first = node.attr("mode", "DCR") == "DCR"
+        split = (cells, x.shape[1] // cells) if depth_first else (x.shape[1] // cells, cells)
+        blocks = x.map(lambda ends: ends.reshape(x.shape[0], *split, 1, 1))
+        cell_axis = 1 if depth_first else 2
+        return [Interval.of(blocks.lower.min(axis=cell_axis), blocks.upper.max(axis=cell_axis))]
+
+
+class SpaceToDepth(Operator):
+    """Blocks of positions to channels."""
+
+    op_types = ("SpaceToDepth",)
+
+    def interval(self, node: NodeView, inputs: Inputs) -> list[Interval]:
+        """The channels' bounds, repeated for each place in a block."""
+        x = bounds(inputs, 0)
+        if x.ndim != 4:
+            return [overall(x)]
+        cells = node.attr("blocksize") ** 2 if x.shape[1] > 1 else 1
+        return [x.hull_over((2, 3)).map(lambda ends: np.tile(ends, (1, cells, 1, 1)))]
+
+
+OPERATORS: tuple[type[Operator], ...] = (
+    MaxPool,
+    AveragePool,
+    GlobalPool,
+    LpPool,
+    Resize,
+    DepthToSpace,
+    SpaceToDepth,
+)

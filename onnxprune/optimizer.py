@@ -1,0 +1,273 @@
+"""The main job: a model in, a smaller and equal one out, with a report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from onnxprune import alignment
+from onnxprune.domain import Domain, parse_domain
+from onnxprune.errors import InputError, ValidationError
+from onnxprune.facts import Facts
+from onnxprune.graph.cost import Cost, cost, macs
+from onnxprune.graph.files import ModelLike, Source, load
+from onnxprune.graph.graph import Graph, label
+from onnxprune.passes_registry import select
+from onnxprune.pipeline import Pipeline, Progress, Reduced
+from onnxprune.report.build import Report, build_report
+from onnxprune.runtime import Runner, choose_provider, latencies
+from onnxprune.validate import Outcome, Validator, input_specs
+
+DOMAIN_KEY = "onnxprune.domain."
+NOISE = 1.03
+"""Latency ratios up to this count as equal."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """Everything but the model and the domain."""
+
+    passes: str | Sequence[str] | None = None
+    skip: Sequence[str] = ()
+    keep: Sequence[str] = ()
+    align: Literal["auto"] | int = "auto"
+    goal: Literal["latency", "size"] = "latency"
+    tolerance: float | None = None
+    seed: int = 0
+    provider: str | None = None
+    threads: int = 0
+    custom_ops: Sequence[str] = ()
+    data: Mapping[str, NDArray[Any]] | None = None
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    progress: Progress = lambda _: None
+
+
+@dataclass(frozen=True)
+class Result:
+    """What :func:`optimize` hands back.
+
+    Attributes:
+        model: The optimized model, or the original where nothing changed.
+        report: What went and why the rest stayed.
+        modified: False when the original is handed back as it was, byte for byte.
+        source: The model as it was read.
+    """
+
+    model: onnx.ModelProto
+    report: Report
+    modified: bool
+    source: Source
+
+
+def optimize(model: ModelLike, domain: Domain | str | Sequence[str] | None = None, **options: Any) -> Result:
+    """Remove everything from a model that provably does nothing on the domain.
+
+    Args:
+        model: Path, bytes or ModelProto; never changed.
+        domain: Where equivalence is promised: a Domain, or texts as on the command line (``"0:1"``,
+            ``"x=0:1"``, ``"box.npz"``, ``"spec.vnnlib"``). Default: every finite input.
+        **options: Fields of :class:`Options`.
+
+    Returns:
+        The result; nothing is written to disk.
+
+    Raises:
+        InputError: The model, the domain or an option cannot be used.
+        EnvironmentFailure: ONNX Runtime cannot run the model.
+        ValidationError: The final result failed validation (nothing is handed out).
+    """
+    return _Job(load(model), domain, Options(**options)).run()
+
+
+class _Job:
+    def __init__(self, source: Source, domain: Domain | str | Sequence[str] | None, options: Options) -> None:
+        self.source = source
+        self.options = options
+        self.provider = choose_provider(options.provider)
+        self.passes = select(options.passes, options.skip)
+        self.specs = input_specs(source.model)
+        self.domain = _domain(domain, self.specs)
+        self.notes: list[str] = []
+        options.progress("running the original")
+        self.validator = Validator(
+            source.model,
+            self.domain,
+            data=options.data,
+            shapes=options.shapes,
+            tolerance=options.tolerance,
+            seed=options.seed,
+            provider=self.provider,
+            custom_ops=options.custom_ops,
+            work=float(macs(source.model, _default_shapes(self.specs, options.shapes))),
+        )
+        if options.data:
+            self.notes += [str(violation) for violation in self.domain.violations(options.data)]
+        self.pipeline = Pipeline(self.domain, self.validator, options.progress)
+
+    def run(self) -> Result:
+        tidied = self.pipeline.run(Reduced(self.source.model), [p for p in self.passes if p.name == "tidy"])
+        self.baseline = Facts(Graph(tidied.model), self.domain)
+        self.kept_nodes = self._kept_nodes()
+        final, align, timing = self._reduce(tidied)
+        modified = final.modified
+        outcome = Outcome(len(self.validator.feeds), 0.0, "")
+        if modified:
+            final.model = self._with_metadata(final.model, align)
+            self.options.progress("validating the result")
+            outcome = self.validator.check(final.model, final.deviation)
+        report = build_report(
+            source=self.source,
+            domain=self.domain,
+            costs=self._costs(tidied.model, final.model, timing),
+            baseline=self.baseline,
+            final=final,
+            align=align,
+            outcome=outcome,
+            provider=self.provider,
+            notes=self.notes,
+            seconds=sum(entry.seconds for entry in final.entries.values()),
+        )
+        return Result(final.model, report, modified, self.source)
+
+    def _kept_nodes(self) -> dict[str, frozenset[int]]:
+        """All units of the layers that ``--keep`` names."""
+        layers = {label(units.node): len(units.components) for units in self.baseline.groups.units}
+        unknown = [name for name in self.options.keep if name not in layers]
+        if unknown:
+            raise InputError(
+                f"--keep names no layer with units: {', '.join(unknown)}.",
+                hint="onnxprune inspect MODEL lists the layers.",
+            )
+        return {name: frozenset(range(layers[name])) for name in self.options.keep}
+
+    def _reduce(self, tidied: Reduced) -> tuple[Reduced, int, dict[str, float]]:
+        """Remove everything removable, choose the alignment, and apply the latency gate."""
+        rest = [p for p in self.passes if p.name != "tidy"]
+        full = self.pipeline.run(tidied, rest, self.kept_nodes)
+        touched = any(full.entries[p.name].modified for p in rest if p.name in full.entries)
+        recorded = _recorded_align(self.source.model)
+        if (
+            touched
+            and self.options.align == "auto"
+            and self.options.goal == "latency"
+            and recorded is not None
+        ):
+            again = self._aligned(tidied, rest, full, recorded)
+            if not any(again.entries[p.name].modified for p in rest if p.name in again.entries):
+                return again, recorded, {}
+        if self.options.goal == "size":
+            multiple = 1 if self.options.align == "auto" else self.options.align
+            return (self._aligned(tidied, rest, full, multiple) if touched else full), multiple, {}
+        if not full.modified:
+            return full, 1, {}
+        multiples = alignment.MULTIPLES if self.options.align == "auto" else (self.options.align,)
+        return self._fastest(tidied, rest, full, multiples if touched else ())
+
+    def _aligned(self, tidied: Reduced, passes: Sequence[Any], full: Reduced, multiple: int) -> Reduced:
+        if multiple == 1:
+            return full
+        protected = alignment.protect(self.baseline.groups, full.kept, multiple)
+        merged = {
+            name: protected.get(name, frozenset()) | self.kept_nodes.get(name, frozenset())
+            for name in {*protected, *self.kept_nodes}
+        }
+        return self.pipeline.unchecked().run(tidied, passes, merged)
+
+    def _fastest(
+        self, tidied: Reduced, passes: Sequence[Any], full: Reduced, multiples: Sequence[int]
+    ) -> tuple[Reduced, int, dict[str, float]]:
+        """Measure the variants against each other, the tidied and the original model."""
+        variants: dict[int, Reduced] = {}
+        for multiple in multiples:
+            candidate = self._aligned(tidied, passes, full, multiple)
+            sizes = {tuple((k, len(v)) for k, v in sorted(other.kept.items())) for other in variants.values()}
+            if tuple((k, len(v)) for k, v in sorted(candidate.kept.items())) not in sizes:
+                variants[multiple] = candidate
+        models = [self.source.model, tidied.model, *(v.model for v in variants.values())]
+        self.options.progress(f"measuring {len(models)} models")
+        runners = [
+            Runner(
+                m,
+                provider=self.provider,
+                optimize=True,
+                threads=self.options.threads,
+                custom_ops=self.options.custom_ops,
+            )
+            for m in models
+        ]
+        times = [float(np.median(t)) for t in latencies(runners, self.validator.feeds[0])]
+        original, baseline, reduced = times[0], times[1], dict(zip(variants, times[2:], strict=True))
+        timing = {"before": original, "tidied": baseline}
+        best = self._choose(variants, reduced)
+        if best is not None and reduced[best] <= baseline * NOISE and reduced[best] <= original * NOISE:
+            return variants[best], best, {**timing, "after": reduced[best]}
+        if best is not None:
+            self.notes.append(
+                f"The smaller model is slower ({reduced[best]:.3g} ms, tidied {baseline:.3g} ms) and was not used; "
+                "--goal size hands it out."
+            )
+        if tidied.modified and baseline <= original * NOISE:
+            return tidied, 1, {**timing, "after": baseline}
+        if tidied.modified:
+            self.notes.append("Tidying made the model slower; the original is handed back.")
+        return Reduced(self.source.model), 1, {**timing, "after": original}
+
+    def _choose(self, variants: Mapping[int, Reduced], times: Mapping[int, float]) -> int | None:
+        """The fastest variant; among those within noise of it the smallest, after a numeric check."""
+        remaining = dict(times)
+        while remaining:
+            limit = min(remaining.values()) * NOISE
+            near = [m for m in remaining if remaining[m] <= limit]
+            choice = min(near, key=lambda m: variants[m].model.ByteSize())
+            try:
+                self.validator.check(variants[choice].model, variants[choice].deviation)
+            except ValidationError as error:
+                self.notes.append(f"Alignment {choice} was dropped: {error.what}")
+                del remaining[choice]
+                continue
+            return choice
+        return None
+
+    def _with_metadata(self, model: onnx.ModelProto, align: int) -> onnx.ModelProto:
+        entries = {p.key: p.value for p in model.metadata_props}
+        for key, value in self.domain.to_metadata().items():
+            before = entries.get(key)
+            entries[key] = value if before in (None, value) else f"{before} and {value}"
+        entries[alignment.METADATA_KEY] = str(align)
+        del model.metadata_props[:]
+        onnx.helper.set_model_props(model, entries)
+        return model
+
+    def _costs(
+        self, tidied: onnx.ModelProto, final: onnx.ModelProto, timing: Mapping[str, float]
+    ) -> dict[str, Cost]:
+        costs = {}
+        for name, model in (("before", self.source.model), ("tidied", tidied), ("after", final)):
+            costs[name] = cost(model, self.validator.shapes)
+            costs[name].latency_ms = timing.get(name)
+        return costs
+
+
+def _domain(domain: Domain | str | Sequence[str] | None, specs: Sequence[Any]) -> Domain:
+    if isinstance(domain, Domain):
+        return domain
+    texts = [domain] if isinstance(domain, str) else list(domain or ())
+    return parse_domain(texts, specs) if texts else Domain.everything()
+
+
+def _default_shapes(specs: Sequence[Any], given: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    return {
+        s.name: given.get(s.name)
+        or tuple(d if isinstance(d, int) else (1 if a == 0 else 64) for a, d in enumerate(s.shape or ()))
+        for s in specs
+    }
+
+
+def _recorded_align(model: onnx.ModelProto) -> int | None:
+    values = [p.value for p in model.metadata_props if p.key == alignment.METADATA_KEY]
+    return int(values[0]) if values and values[0].isdigit() else None

@@ -1,0 +1,166 @@
+"""Runs passes on a copy, checks each result, commits it or rolls that pass alone back."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import onnx
+
+from onnxprune.alignment import Kept, translate
+from onnxprune.domain import Domain
+from onnxprune.errors import EnvironmentFailure, ValidationError
+from onnxprune.facts import Facts
+from onnxprune.graph.graph import Graph, label
+from onnxprune.graph.types import infer_types
+from onnxprune.pass_api import Exactness, Pass, PassReport
+from onnxprune.validate import Validator
+
+ROUNDS = 12
+"""Rounds over all passes; each round but the last changes something, so real models need two to four."""
+
+Progress = Callable[[str], None]
+
+
+@dataclass
+class PassEntry:
+    """What one pass did over all rounds."""
+
+    name: str
+    exactness: Exactness
+    modified: bool = False
+    removed: int = 0
+    merged: int = 0
+    deviation: float = 0.0
+    rounding: float = 0.0
+    seconds: float = 0.0
+    needed_domain: bool = False
+    changes: dict[str, int] = field(default_factory=dict)
+    rolled_back: str = ""
+
+    def add(self, report: PassReport) -> None:
+        """Count a committed run in."""
+        self.modified = True
+        self.removed += sum(len(units) for units in report.removed.values())
+        self.merged += sum(report.merged.values())
+        self.deviation += report.deviation
+        self.rounding = max(self.rounding, report.rounding)
+        self.needed_domain |= report.needed_domain
+        for kind, count in report.changes.items():
+            self.changes[kind] = self.changes.get(kind, 0) + count
+
+
+@dataclass
+class Reduced:
+    """A model after a sequence of passes, with what each did."""
+
+    model: onnx.ModelProto
+    kept: Kept = field(default_factory=dict)
+    entries: dict[str, PassEntry] = field(default_factory=dict)
+
+    @property
+    def modified(self) -> bool:
+        """Whether any pass changed anything."""
+        return any(entry.modified for entry in self.entries.values())
+
+    @property
+    def deviation(self) -> float:
+        """Sum of the deviations of all passes."""
+        return sum(entry.deviation for entry in self.entries.values())
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """Applies passes one by one.
+
+    Attributes:
+        domain: Where equivalence is promised.
+        validator: Compares candidates with the original; None skips the numeric check (alignment variants,
+            of which only the chosen one is validated, in full).
+        progress: Called with a line of text at every step.
+    """
+
+    domain: Domain
+    validator: Validator | None
+    progress: Progress
+
+    def unchecked(self) -> Pipeline:
+        """The same without numeric checks after every pass."""
+        return replace(self, validator=None)
+
+    def run(
+        self, start: Reduced, passes: Sequence[Pass], protected: Mapping[str, frozenset[int]] | None = None
+    ) -> Reduced:
+        """Run passes round after round until nothing changes.
+
+        Args:
+            start: The model to work on, and what happened to it before.
+            passes: In this order.
+            protected: Units (numbered as in ``start``'s tidied model) that must stay.
+        """
+        state = Reduced(start.model, dict(start.kept), {k: replace(v) for k, v in start.entries.items()})
+        active = list(passes)
+        for number in range(ROUNDS):
+            changed = False
+            facts = None
+            for item in list(active):
+                facts = facts or self._facts(state, protected or {})
+                self.progress(f"round {number + 1}: {item.name}")
+                outcome = self._attempt(state, item, facts)
+                if outcome is None:
+                    continue
+                facts = None  # the graph was touched, committed or not
+                changed |= outcome
+                if not outcome:
+                    active.remove(item)
+            if not changed:
+                break
+        return state
+
+    def _facts(self, state: Reduced, protected: Mapping[str, frozenset[int]]) -> Facts:
+        graph = Graph(state.model)
+        return Facts(graph, self.domain, translate(protected, state.kept))
+
+    def _attempt(self, state: Reduced, item: Pass, facts: Facts) -> bool | None:
+        """Run one pass: None = nothing to do, True = committed, False = rolled back."""
+        begin = time.perf_counter()
+        entry = state.entries.setdefault(item.name, PassEntry(item.name, item.exactness))
+        sizes = {label(units.node): len(units.components) for units in facts.groups.units}
+        report = item.run(facts.graph, facts)
+        if not report.modified:
+            entry.seconds += time.perf_counter() - begin
+            return None
+        candidate = facts.graph.to_model()
+        try:
+            check_model(candidate)
+            if self.validator is not None:
+                self.validator.check(candidate, state.deviation + report.deviation, quick=True)
+        except (ValidationError, EnvironmentFailure) as error:
+            entry.rolled_back = error.what
+            return False
+        finally:
+            entry.seconds += time.perf_counter() - begin
+        state.model = candidate
+        entry.add(report)
+        for name, removed in report.removed.items():
+            before = state.kept.get(name, np.arange(sizes[name]))
+            state.kept[name] = np.delete(before, removed)
+        return True
+
+
+def check_model(model: onnx.ModelProto) -> None:
+    """ONNX's own checker, and shape inference where the size allows it.
+
+    Raises:
+        ValidationError: The model is not well formed.
+    """
+    if model.ByteSize() > 2**31 - 2**20:
+        infer_types(model)
+        return
+    try:
+        onnx.checker.check_model(model, full_check=False)
+        onnx.shape_inference.infer_shapes(model, strict_mode=False)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise ValidationError(f"The rewritten model is not valid: {str(error).splitlines()[0]}") from None

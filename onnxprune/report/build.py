@@ -1,0 +1,184 @@
+"""The report: what went, why the rest stayed, what it cost, how it was checked."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from onnxprune.alignment import Kept
+from onnxprune.domain import Domain
+from onnxprune.facts import Facts
+from onnxprune.graph.files import Source, fingerprint, standard_opset
+from onnxprune.graph.graph import Graph, label
+from onnxprune.graph.groups import Units
+from onnxprune.removable import Status
+from onnxprune.stability import LayerStates, State, unit_states
+
+if TYPE_CHECKING:
+    from onnxprune.graph.cost import Cost
+    from onnxprune.pipeline import PassEntry, Reduced
+    from onnxprune.validate import Outcome
+
+SCHEMA = 1
+STATES = tuple(state.value for state in State)
+
+
+@dataclass(frozen=True)
+class Report:
+    """A report as plain data (``content``, the JSON of ``--report``)."""
+
+    content: dict[str, Any]
+
+    def to_json(self) -> str:
+        """Indented JSON text."""
+        return json.dumps(self.content, indent=1, allow_nan=False) + "\n"
+
+    def __getitem__(self, key: str) -> Any:
+        return self.content[key]
+
+
+def build_report(
+    *,
+    source: Source,
+    domain: Domain,
+    costs: Mapping[str, Cost],
+    baseline: Facts,
+    final: Reduced,
+    align: int,
+    outcome: Outcome | None,
+    provider: str,
+    notes: Sequence[str],
+    seconds: float,
+) -> Report:
+    """Put a report together.
+
+    Args:
+        source: The model as it was read.
+        domain: Where equivalence is promised.
+        costs: Under ``before``, ``tidied``, ``after``.
+        baseline: Facts of the tidied model, whose units are counted.
+        final: The result.
+        align: Multiple that channel counts were rounded up to.
+        outcome: Of the last validation; None if nothing was run.
+        provider: Execution provider of the validation.
+        notes: Sentences for the user.
+        seconds: Time the proofs took.
+    """
+    layers = _layers(baseline, final)
+    units = {key: sum(layer[key] for layer in layers) for key in ("total", *STATES)}
+    units["removed"] = sum(layer["total"] - len(layer["kept"]) for layer in layers)
+    units["merged"] = sum(entry.merged for entry in final.entries.values())
+    reasons: Counter[str] = Counter()
+    for layer in layers:
+        reasons.update(layer["kept_because"])
+    proved = units["inactive"] + units["active"] + units["constant"]
+    return Report(
+        {
+            "schema": SCHEMA,
+            "model": {
+                "path": str(source.path) if source.path else None,
+                "sha256": fingerprint(source.model),
+                "opset": standard_opset(source.model),
+            },
+            "domain": domain.to_json(),
+            "before": costs["before"].to_json(),
+            "tidied": costs["tidied"].to_json(),
+            "after": costs["after"].to_json(),
+            "units": units,
+            "layers": layers,
+            "kept_because": dict(reasons.most_common()),
+            "passes": [_pass(entry) for entry in final.entries.values()],
+            "deviation": final.deviation,
+            "align": align,
+            "proof": {
+                "by_method": {"interval": proved, "linear": 0, "split": 0, "lp": 0, "mip": 0},
+                "trust": {"certified": proved, "solver": 0},
+                "seconds": round(seconds, 4),
+            },
+            "validation": {
+                "samples": outcome.samples if outcome else 0,
+                "max_abs_error": outcome.max_abs_error if outcome else None,
+                "deviation_bound": final.deviation,
+                "provider": provider.removesuffix("ExecutionProvider").lower(),
+            },
+            "notes": list(notes),
+        }
+    )
+
+
+def _pass(entry: PassEntry) -> dict[str, Any]:
+    return {
+        "name": entry.name,
+        "exactness": _needed(entry),
+        "modified": entry.modified,
+        "removed": entry.removed,
+        "merged": entry.merged,
+        "deviation": entry.deviation,
+        "rounding": entry.rounding,
+        "changes": dict(entry.changes),
+        "rolled_back": entry.rolled_back,
+        "seconds": round(entry.seconds, 4),
+    }
+
+
+def _needed(entry: PassEntry) -> str:
+    """What the changes of a pass needed, which may be less than the pass may need."""
+    if entry.exactness.value != "ON_DOMAIN":
+        return entry.exactness.value
+    return "ON_DOMAIN" if entry.needed_domain else "ALWAYS"
+
+
+def _layers(baseline: Facts, final: Reduced) -> list[dict[str, Any]]:
+    found = unit_states(baseline.graph, baseline.groups, baseline.bounds)
+    graph = Graph(final.model)
+    after = Facts(graph, baseline.domain)
+    remaining = {label(units.node): units for units in after.groups.units}
+    states_after = {s.name: s for s in unit_states(graph, after.groups, after.bounds)}
+    return [_layer(states, final.kept, remaining.get(states.name), states_after, after) for states in found]
+
+
+def _layer(
+    states: LayerStates,
+    kept: Kept,
+    units: Units | None,
+    states_after: Mapping[str, LayerStates],
+    after: Facts,
+) -> dict[str, Any]:
+    total = len(states.states)
+    stays = kept.get(states.name, np.arange(total))
+    reasons = _reasons(units, states_after[states.name], after) if units is not None else Counter[str]()
+    return {
+        "name": states.name,
+        "op": states.op,
+        "activation": states.activation,
+        "total": total,
+        **{key: states.count(State(key)) for key in STATES},
+        "kept": [int(i) for i in stays],
+        "kept_because": dict(reasons.most_common()),
+    }
+
+
+def _reasons(units: Units, states: LayerStates, after: Facts) -> Counter[str]:
+    reasons: Counter[str] = Counter()
+    status = after.removable.status
+    for component, state in zip(units.components, states.states, strict=True):
+        if after.groups.locked[component]:
+            reasons[after.groups.why_locked(int(component))] += 1
+        elif status[component] < Status.CARRIED:
+            reasons["kept for alignment, or the last unit of its layer"] += 1
+        elif status[component] == Status.CARRIED:
+            reasons["constant that enters a padded convolution"] += 1
+        elif state in (State.INACTIVE, State.CONSTANT):
+            reasons["constant here, but not where it is read"] += 1
+        elif state is State.ACTIVE:
+            reasons["stably active" if states.activation else "affine output that varies"] += 1
+        elif state is State.UNDECIDED:
+            reasons["not proved stable"] += 1
+        else:
+            reasons["its output varies"] += 1
+    return reasons

@@ -1,0 +1,235 @@
+"""Clean a model without touching a unit: the baseline everything else is compared with."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from onnxprune.facts import Facts
+from onnxprune.graph.evaluate import evaluate
+from onnxprune.graph.graph import Graph, label
+from onnxprune.operators.interval import Array
+from onnxprune.operators.linear import KERNELS, LinearLayer, linear_layer
+from onnxprune.pass_api import Exactness, PassReport
+
+QUANTIZED = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear")
+RANDOM = (
+    "RandomNormal",
+    "RandomUniform",
+    "RandomNormalLike",
+    "RandomUniformLike",
+    "Multinomial",
+    "Bernoulli",
+)
+LARGEST_FOLD = 1 << 16
+"""Entries up to which a constant result may be larger than what it was computed from."""
+
+
+@dataclass(frozen=True)
+class Tidy:
+    """Initializers out of the inputs, constants folded, Identity and Dropout gone, BatchNormalization folded.
+
+    Equal in real arithmetic for every input; new constants are rounded to the element type of the model.
+    The signature keeps its real inputs and outputs; initializers that were listed as inputs can no longer be
+    overridden.
+    """
+
+    name: ClassVar[str] = "tidy"
+    exactness: ClassVar[Exactness] = Exactness.ALWAYS
+    order: ClassVar[int | None] = 10
+
+    def run(self, graph: Graph, facts: Facts) -> PassReport:
+        """Do all of it, to a fixed point."""
+        changes: Counter[str] = Counter()
+        report = PassReport(changes=changes)
+        if graph.initializers_as_inputs:
+            changes["initializers taken out of the inputs"] = graph.initializers_as_inputs
+            graph.plain_inputs = True
+        for step in (_constant_nodes, _fold_constants, _skip_idle, _fold_batch_normalization, _to_gemm):
+            step(graph, report)
+        if graph.remove_unreachable():
+            changes["unreachable nodes"] += 1
+        unused = graph.unused_initializers()
+        if unused:
+            changes["unused initializers"] = unused
+        report.modified = bool(changes)
+        return report
+
+
+def _free(graph: Graph, tensor: gs.Tensor) -> bool:
+    """Whether nobody but the nodes of the main graph knows a tensor by name."""
+    return tensor.name not in graph.output_names and tensor.name not in graph.captured
+
+
+def _constant_nodes(graph: Graph, report: PassReport) -> None:
+    for node in list(graph.nodes):
+        value = node.attrs.get("value")
+        if node.op == "Constant" and isinstance(value, gs.Constant) and _free(graph, node.outputs[0]):
+            _become_constant(graph, node, np.asarray(value.values))
+            report.changes["Constant nodes"] += 1
+
+
+def _become_constant(graph: Graph, node: gs.Node, values: np.ndarray) -> None:
+    output = node.outputs[0]
+    graph.detach(node)
+    output.to_constant(np.ascontiguousarray(values))
+    graph.retype(output.name)
+
+
+def _fold_constants(graph: Graph, report: PassReport) -> None:
+    for node in list(graph.nodes):
+        values = _constant_value(graph, node)
+        if values is not None:
+            _become_constant(graph, node, values)
+            report.changes["constant nodes folded"] += 1
+
+
+def _constant_value(graph: Graph, node: gs.Node) -> np.ndarray | None:
+    outputs = [t for t in node.outputs if t.name]
+    standard = (node.domain or "") in ("", "ai.onnx")
+    if len(outputs) != 1 or not standard or not _free(graph, outputs[0]) or node.op in (*RANDOM, *QUANTIZED):
+        return None
+    if node.op == "Shape":
+        return _static_shape(graph, node)
+    inputs = [t for t in node.inputs if t.name]
+    if not inputs or not all(isinstance(t, gs.Constant) and t.name not in graph.sparse for t in inputs):
+        return None
+    if any(isinstance(value, gs.Graph) for value in node.attrs.values()):
+        return None
+    kind = graph.types.get(outputs[0].name)
+    if kind is None or kind.shape is None or not all(isinstance(d, int) for d in kind.shape):
+        return None
+    size = int(np.prod([d for d in kind.shape if isinstance(d, int)]))
+    if size > LARGEST_FOLD and size > sum(np.asarray(t.values).size for t in inputs):
+        return None
+    return evaluate(node, graph.opset)
+
+
+def _static_shape(graph: Graph, node: gs.Node) -> np.ndarray | None:
+    shape = graph.view(node).in_shape(0)
+    if shape is None or not all(isinstance(d, int) for d in shape):
+        return None
+    start, end = int(node.attrs.get("start", 0)), node.attrs.get("end")
+    return np.asarray(shape[start : None if end is None else int(end)], dtype=np.int64)
+
+
+def _skip_idle(graph: Graph, report: PassReport) -> None:
+    for node in list(graph.nodes):
+        if node.op == "Identity" or (node.op == "Dropout" and _inference_dropout(graph, node)):
+            kind = str(node.op)
+            if graph.bypass(node):
+                report.changes[f"{kind} nodes"] += 1
+
+
+def _inference_dropout(graph: Graph, node: gs.Node) -> bool:
+    view = graph.view(node)
+    training = view.constant(2) if view.has_input(2) else np.zeros(())
+    mask_unused = len(node.outputs) < 2 or not node.outputs[1].name or not node.outputs[1].outputs
+    named = len(node.outputs) > 1 and node.outputs[1].name in graph.output_names
+    return training is not None and not bool(np.any(training)) and mask_unused and not named
+
+
+def _fold_batch_normalization(graph: Graph, report: PassReport) -> None:
+    for node in list(graph.nodes):
+        if node.op != "BatchNormalization" or len([t for t in node.outputs if t.name]) != 1:
+            continue
+        source = node.inputs[0]
+        if len(source.inputs) != 1 or len(source.outputs) != 1 or not _free(graph, source):
+            continue
+        layer = linear_layer(graph.view(source.inputs[0]))
+        affine = _scale_and_shift(graph, node)
+        if (
+            layer is None
+            or layer.bias is None
+            or affine is None
+            or layer.out_axis != 1
+            or layer.node.op == "MatMul"
+        ):
+            continue
+        scale, shift = affine
+        if scale.shape != (layer.n_out,):
+            continue
+        _rescale(graph, layer, scale, layer.bias * scale + shift, report)
+        graph.bypass(node)
+        report.changes["BatchNormalization folded"] += 1
+
+
+def _scale_and_shift(graph: Graph, node: gs.Node) -> tuple[Array, Array] | None:
+    view = graph.view(node)
+    constants = [view.constant(i) for i in range(1, 5)]
+    if any(c is None for c in constants) or int(view.attr("training_mode", 0)):
+        return None
+    gain, shift, mean, variance = (np.asarray(c, dtype=np.float64) for c in constants)
+    spread = variance + float(view.attr("epsilon", 1e-5))
+    if (spread <= 0).any():
+        return None
+    scale = gain / np.sqrt(spread)
+    return scale, shift - mean * scale
+
+
+def _rescale(graph: Graph, layer: LinearLayer, scale: Array, bias: Array, report: PassReport) -> None:
+    """Multiply the rows of a layer and set its bias, rounding once."""
+    node = layer.node
+    constant = graph.own(node, 1)
+    raw = np.asarray(constant.values)
+    wide = raw.astype(np.float64)
+    if node.op == "ConvTranspose":
+        ins, outs = raw.shape[0] // layer.groups, raw.shape[1]
+        factors = np.repeat(scale.reshape(layer.groups, outs), ins, axis=0)
+        exact = wide * factors.reshape(raw.shape[0], outs, *(1,) * (raw.ndim - 2))
+    else:
+        exact = wide * np.expand_dims(scale, tuple(a for a in range(raw.ndim) if a != layer.weight_out))
+    rounded = exact.astype(raw.dtype)
+    graph.set_values(constant, rounded)
+    values = bias.astype(raw.dtype)
+    gap = max(
+        float(np.abs(rounded.astype(np.float64) - exact).max(initial=0.0)),
+        float(np.abs(values.astype(np.float64) - bias).max(initial=0.0)),
+    )
+    report.rounding = max(report.rounding, gap)
+    fresh = gs.Constant(graph.fresh(f"{label(node)}_bias"), values)
+    if node.op not in KERNELS:
+        node.attrs.pop("beta", None)
+    if len(node.inputs) > 2:
+        node.inputs[2] = fresh
+    else:
+        node.inputs.append(fresh)
+
+
+def _to_gemm(graph: Graph, report: PassReport) -> None:
+    """MatMul + Add of a bias row, on matrices, is a Gemm."""
+    for node in list(graph.nodes):
+        if node.op != "MatMul":
+            continue
+        view = graph.view(node)
+        layer, output = linear_layer(view), node.outputs[0]
+        shape = view.in_shape(0)
+        if (
+            layer is None
+            or shape is None
+            or len(shape) != 2
+            or len(output.outputs) != 1
+            or not _free(graph, output)
+        ):
+            continue
+        add = output.outputs[0]
+        if add.op != "Add" or not any(add is other for other in graph.nodes):
+            continue
+        bias = add.inputs[1] if add.inputs[0] is output else add.inputs[0]
+        kind = graph.types.get(add.outputs[0].name)
+        rows = isinstance(bias, gs.Constant) and np.asarray(bias.values).shape in (
+            (layer.n_out,),
+            (1, layer.n_out),
+        )
+        if not rows or kind is None or kind.shape is None or len(kind.shape) != 2:
+            continue
+        target = add.outputs[0]
+        graph.detach(add)
+        node.op = "Gemm"
+        node.inputs.append(bias)
+        node.outputs[0] = target
+        report.changes["MatMul + Add to Gemm"] += 1
