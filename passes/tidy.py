@@ -12,6 +12,7 @@ import onnx_graphsurgeon as gs
 from onnxprune.facts import Facts
 from onnxprune.graph.evaluate import evaluate
 from onnxprune.graph.graph import Graph, label
+from onnxprune.graph.targets import constant_target
 from onnxprune.operators.interval import Array
 from onnxprune.operators.linear import KERNELS, LinearLayer, linear_layer
 from onnxprune.pass_api import Exactness, PassReport
@@ -49,7 +50,7 @@ class Tidy:
         if graph.initializers_as_inputs:
             changes["initializers taken out of the inputs"] = graph.initializers_as_inputs
             graph.plain_inputs = True
-        for step in (_constant_nodes, _fold_constants, _skip_idle, _fold_batch_normalization, _to_gemm):
+        for step in (_constant_nodes, _fold_constants, _constant_targets, _skip_idle, _fold_batch_normalization, _to_gemm):
             step(graph, report)
         if graph.remove_unreachable():
             changes["unreachable nodes"] += 1
@@ -76,7 +77,7 @@ def _constant_nodes(graph: Graph, report: PassReport) -> None:
 def _become_constant(graph: Graph, node: gs.Node, values: np.ndarray) -> None:
     output = node.outputs[0]
     graph.detach(node)
-    output.to_constant(np.ascontiguousarray(values))
+    output.to_constant(np.array(values))
     graph.retype(output.name)
 
 
@@ -115,6 +116,16 @@ def _static_shape(graph: Graph, node: gs.Node) -> np.ndarray | None:
         return None
     start, end = int(node.attrs.get("start", 0)), node.attrs.get("end")
     return np.asarray(shape[start : None if end is None else int(end)], dtype=np.int64)
+
+
+def _constant_targets(graph: Graph, report: PassReport) -> None:
+    """Reshape targets computed from sizes become constants, so that channels can be followed through."""
+    for node in graph.nodes:
+        if node.op == "Reshape" and (node.domain or "") == "" and not isinstance(node.inputs[1], gs.Constant):
+            target = constant_target(graph, node)
+            if target is not None:
+                node.inputs[1] = gs.Constant(graph.fresh(f"{label(node)}_target"), target)
+                report.changes["computed Reshape targets"] += 1
 
 
 def _skip_idle(graph: Graph, report: PassReport) -> None:

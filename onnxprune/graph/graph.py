@@ -95,7 +95,7 @@ class Graph:
 
     def set_values(self, constant: gs.Constant, values: NDArray[Any]) -> None:
         """Give an initializer new values (seen by all its readers)."""
-        constant.values = np.ascontiguousarray(values)
+        constant.values = np.array(values)
         self._changed.add(constant.name)
 
     def own(self, node: gs.Node, index: int) -> gs.Constant:

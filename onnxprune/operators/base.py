@@ -89,7 +89,7 @@ class NodeView:
     def set_constant(self, index: int, values: NDArray[Any]) -> None:
         """Give this node a constant input of its own (other readers of the old one keep theirs)."""
         name = f"{self.output()}_{self.op}_{index}"
-        self.node.inputs[index] = gs.Constant(name, np.ascontiguousarray(values))
+        self.node.inputs[index] = gs.Constant(name, np.array(values))
 
     def in_type(self, index: int) -> TensorType:
         """Type of an input tensor."""

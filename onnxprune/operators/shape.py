@@ -195,7 +195,8 @@ class Split(Operator):
         edges = np.searchsorted(kept, np.cumsum([0, *old_parts]))
         parts = [int(n) for n in np.diff(edges)]
         implicit = "split" not in node.node.attrs and not node.has_input(1)
-        if implicit and parts == _split_sizes(node, len(kept)):
+        uneven = len(set(parts)) > 1 and node.opset < 18
+        if implicit and not uneven and parts == _split_sizes(node, len(kept)):
             return
         node.node.attrs.pop("num_outputs", None)
         if node.opset < 13:

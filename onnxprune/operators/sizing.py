@@ -474,7 +474,7 @@ def _exact(values: Any) -> Interval | None:
     if array.dtype.kind in "OSUMmc" or not 0 < array.size <= ENTRY_LIMIT:
         return None
     doubles = array.astype(np.float64)
-    if array.dtype.kind in "iu" and np.abs(doubles).max() > 2.0**53:
+    if array.dtype.kind in "iu" and np.abs(doubles).max() >= 2.0**53:
         return None
     return Interval.point(doubles)
 

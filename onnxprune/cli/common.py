@@ -1,0 +1,185 @@
+"""Options and output shared by the commands that look at a model."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from onnxprune.domain import Domain
+    from onnxprune.graph.files import Source
+    from onnxprune.pipeline import Progress
+
+
+def numbers(text: str) -> list[float]:
+    """Comma-separated numbers."""
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"'{text}' is not a list of numbers such as .485,.456,.406"
+        ) from None
+
+
+def shape(text: str) -> tuple[str, tuple[int, ...]]:
+    """``input=1,3,224,224``."""
+    name, _, sizes = text.rpartition("=")
+    try:
+        dims = tuple(int(part) for part in sizes.split(","))
+    except ValueError:
+        dims = ()
+    if not name or not dims or min(dims) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is not of the form input=1,3,224,224")
+    return name, dims
+
+
+def align(text: str) -> str | int:
+    """``auto`` or a positive multiple."""
+    if text == "auto":
+        return text
+    if text.isdigit() and int(text) in (1, 4, 8, 16):
+        return int(text)
+    raise argparse.ArgumentTypeError(f"'{text}' is not one of auto, 1, 4, 8, 16")
+
+
+def add_domain_options(parser: argparse.ArgumentParser) -> None:
+    """Options that say on which inputs the result must be equal."""
+    group = parser.add_argument_group("domain (default: every finite input)")
+    group.add_argument(
+        "--domain",
+        action="append",
+        default=[],
+        metavar="D",
+        help="0:1 (all inputs), name=0:1, box.npz or spec.vnnlib; may be repeated",
+    )
+    group.add_argument("--around", metavar="X.npy", help="a box around this point ...")
+    group.add_argument("--radius", type=float, metavar="R", help="... of this radius")
+    group.add_argument("--mean", type=numbers, metavar="M,M,M", help="per channel: the box is in pixels ...")
+    group.add_argument(
+        "--std", type=numbers, metavar="S,S,S", help="... and the model gets (pixel - mean) / std"
+    )
+
+
+def add_run_options(parser: argparse.ArgumentParser) -> None:
+    """Options of how the work is done and checked."""
+    group = parser.add_argument_group("work")
+    group.add_argument("--passes", metavar="A,B{K=V}", help="run these passes only, in this order")
+    group.add_argument("--skip", action="append", default=[], metavar="PASS", help="leave a pass out")
+    group.add_argument(
+        "--keep", action="append", default=[], metavar="NODE", help="remove no unit of this layer"
+    )
+    group.add_argument("--data", metavar="X.npz", help="real inputs to validate on, one array per input")
+    group.add_argument(
+        "--shape",
+        action="append",
+        type=shape,
+        default=[],
+        metavar="IN=1,3,H,W",
+        help="sizes of dynamic dimensions to run with",
+    )
+    group.add_argument(
+        "--tolerance", type=float, metavar="T", help="allowed error relative to the output range"
+    )
+    group.add_argument("--seed", type=int, default=0, help="of the inputs used for validation (default 0)")
+    group.add_argument("--provider", metavar="P", help="execution provider: cpu (default), cuda, ...")
+    group.add_argument("--threads", type=int, default=0, metavar="N", help="threads for latency measurements")
+    group.add_argument(
+        "--custom-ops", action="append", default=[], metavar="LIB", help="library with custom operators"
+    )
+    output = parser.add_argument_group("output")
+    output.add_argument("--report", metavar="R.json", help="write the report (- for standard output)")
+    output.add_argument("--quiet", "-q", action="store_true", help="print nothing but errors")
+    output.add_argument("--verbose", "-v", action="store_true", help="list every layer and step")
+
+
+def read_domain(options: argparse.Namespace, source: Source) -> Domain:
+    """The domain the options describe."""
+    from onnxprune.domain import Domain, around, parse_domain  # noqa: PLC0415 # keeps --help quick
+    from onnxprune.errors import InputError  # noqa: PLC0415
+    from onnxprune.validate import input_specs  # noqa: PLC0415
+
+    specs = input_specs(source.model)
+    if (options.mean or options.std) and not options.domain:
+        raise InputError("--mean and --std need a pixel box.", hint="Add --domain 0:1, for example.")
+    box = parse_domain(options.domain, specs, mean=options.mean, std=options.std) if options.domain else None
+    if options.around is None and options.radius is None:
+        return box or Domain.everything()
+    if options.around is None or options.radius is None:
+        raise InputError("--around and --radius go together.", hint="--around x.npy --radius 0.02")
+    return around(options.around, options.radius, specs, clip=box)
+
+
+def read_data(path: str | None) -> dict[str, Any] | None:
+    """Arrays of an .npz file.
+
+    Raises:
+        InputError: It is missing or not an .npz file.
+    """
+    import numpy as np  # noqa: PLC0415 # keeps --help quick
+
+    from onnxprune.errors import InputError  # noqa: PLC0415
+
+    if path is None:
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except FileNotFoundError:
+        raise InputError(
+            f"No such file: {path}", hint="--data takes an .npz file with one array per input."
+        ) from None
+    except (OSError, ValueError, AttributeError):
+        raise InputError(
+            f"{path} is not an .npz file.", hint="Write it with numpy.savez(path, input=array)."
+        ) from None
+
+
+def run_options(options: argparse.Namespace) -> dict[str, Any]:
+    """The fields of :class:`onnxprune.optimizer.Options` the command line sets."""
+    return {
+        "passes": options.passes,
+        "skip": options.skip,
+        "keep": options.keep,
+        "tolerance": options.tolerance,
+        "seed": options.seed,
+        "provider": options.provider,
+        "threads": options.threads,
+        "custom_ops": options.custom_ops,
+        "data": read_data(options.data),
+        "shapes": dict(options.shape),
+    }
+
+
+@contextmanager
+def progress(quiet: bool, verbose: bool) -> Iterator[Progress]:
+    """A spinner with the current step on a terminal; lines with ``--verbose``; nothing otherwise."""
+    if verbose:
+        start = time.perf_counter()
+        yield lambda text: print(f"[{time.perf_counter() - start:7.2f} s] {text}", file=sys.stderr)
+        return
+    if quiet or not sys.stderr.isatty():
+        yield lambda text: None
+        return
+    from rich.console import Console  # noqa: PLC0415 # only where something is shown
+    from rich.progress import Progress as Bar  # noqa: PLC0415
+    from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn  # noqa: PLC0415
+
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("reading the model", total=None)
+        yield lambda text: bar.update(task, description=text)
+
+
+def write_report(text: str, target: str | None) -> None:
+    """Write a report where ``--report`` says."""
+    from onnxprune.graph.files import write_text  # noqa: PLC0415
+
+    if target == "-":
+        print(text, end="")
+    elif target:
+        write_text(Path(target), text)

@@ -1,0 +1,76 @@
+"""``onnxprune optimize IN OUT``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from onnxprune.cli.common import (
+    add_domain_options,
+    add_run_options,
+    align,
+    progress,
+    read_domain,
+    run_options,
+    write_report,
+)
+
+EXAMPLE = """example:
+  onnxprune optimize model.onnx smaller.onnx --domain 0:1 --report report.json"""
+
+
+def parser(prog: str) -> argparse.ArgumentParser:
+    """Options of the command."""
+    result = argparse.ArgumentParser(
+        prog=prog,
+        usage=f"{prog} IN OUT [options]",
+        description="Write a smaller model that gives the same outputs on the domain.",
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    result.add_argument("model", metavar="IN", help="the ONNX model to read")
+    result.add_argument("output", metavar="OUT", help="where to write the result")
+    add_domain_options(result)
+    result.add_argument(
+        "--align", type=align, default="auto", metavar="N", help="channel counts: auto, 1, 4, 8 or 16"
+    )
+    result.add_argument(
+        "--goal", choices=("latency", "size"), default="latency", help="what to favour (default latency)"
+    )
+    result.add_argument("--dry-run", action="store_true", help="do everything but write the model")
+    add_run_options(result)
+    return result
+
+
+def run(options: argparse.Namespace) -> int:
+    """Read, optimize, validate, write, report."""
+    from onnxprune.graph.files import check_writable, copy_unchanged, load, save  # noqa: PLC0415 # quick --help
+    from onnxprune.optimizer import Options, optimize_source  # noqa: PLC0415
+    from onnxprune.report.table import print_summary  # noqa: PLC0415
+
+    output = Path(options.output)
+    if not options.dry_run:
+        check_writable(output)
+    if options.report and options.report != "-":
+        check_writable(Path(options.report))
+    source = load(options.model)
+    with progress(options.quiet, options.verbose) as step:
+        settings = Options(align=options.align, goal=options.goal, progress=step, **run_options(options))
+        result = optimize_source(source, read_domain(options, source), settings)
+    if not options.dry_run:
+        if result.modified:
+            save(result.model, output, external=bool(source.external))
+        else:
+            copy_unchanged(source, output)
+    write_report(result.report.to_json(), options.report)
+    if not options.quiet:
+        written = None if options.dry_run else str(output)
+        print_summary(
+            result.report.content,
+            modified=result.modified,
+            written=written,
+            layers=options.verbose,
+            file=sys.stderr if options.report == "-" else sys.stdout,
+        )
+    return 0
