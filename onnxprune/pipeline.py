@@ -21,6 +21,9 @@ from onnxprune.validate import Validator
 ROUNDS = 12
 """Rounds over all passes; each round but the last changes something, so real models need two to four."""
 
+SLACK = 1 << 14
+"""Bytes a pass may add: names and small constants, never a second copy of real weights."""
+
 Progress = Callable[[str], None]
 
 
@@ -134,6 +137,8 @@ class Pipeline:
             return None
         candidate = facts.graph.to_model()
         try:
+            if item.name != "tidy" and candidate.ByteSize() > state.model.ByteSize() + SLACK:
+                raise ValidationError("it would make the model larger (weights shared by several layers)")
             check_model(candidate)
             if self.validator is not None:
                 self.validator.check(candidate, state.deviation + report.deviation, quick=True)

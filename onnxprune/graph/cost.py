@@ -31,7 +31,7 @@ class Cost:
 def cost(model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> Cost:
     """Cost of a model at the given input shapes.
 
-    Parameters are entries of floating-point initializers. Multiply-adds are those of Conv, ConvTranspose, Gemm
+    Parameters are entries of floating-point initializers and Constant nodes. Multiply-adds are those of Conv, ConvTranspose, Gemm
     and MatMul in the main graph; layers whose shapes stay unknown count as 0.
     """
     floats = (
@@ -40,7 +40,8 @@ def cost(model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> Cost:
         onnx.TensorProto.FLOAT16,
         onnx.TensorProto.BFLOAT16,
     )
-    params = sum(prod(t.dims) for t in model.graph.initializer if t.data_type in floats)
+    constants = [a.t for n in model.graph.node if n.op_type == "Constant" for a in n.attribute if a.HasField("t")]
+    params = sum(prod(t.dims) for t in (*model.graph.initializer, *constants) if t.data_type in floats)
     return Cost(len(model.graph.node), params, macs(model, shapes), model.ByteSize())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from typing import Any
@@ -42,6 +43,8 @@ class Graph:
         }
         self._weights = {tensor.name: tensor for tensor in model.graph.initializer}
         self._changed: set[str] = set()
+        self._family: dict[str, str] = {}
+        self._split_shared()
         self.plain_inputs = False
         """Set to drop initializers from the list of graph inputs."""
         self._shapes: dict[str, dict[int, int]] = {}
@@ -74,7 +77,8 @@ class Graph:
     @cached_property
     def types(self) -> dict[str, TensorType]:
         """Types of all tensors as they were when the graph was made (before any rewrite)."""
-        return infer_types(self._envelope)
+        types = infer_types(self._envelope)
+        return types | {copy: types[name] for copy, name in self._family.items() if name in types}
 
     def view(self, node: gs.Node) -> NodeView:
         """Read access to a node."""
@@ -93,6 +97,38 @@ class Graph:
             if isinstance(tensor, gs.Constant)
         }
 
+    def _split_shared(self) -> None:
+        """Give every reader of a shared initializer a constant of its own (of the same array).
+
+        Claims belong to nodes, so one reader may lose channels that another one keeps. What ends equal is
+        shared again when the model is written.
+        """
+        seen = set(self.captured) | set(self.output_names)
+        for node in self.nodes:
+            for index, tensor in enumerate(node.inputs):
+                if not isinstance(tensor, gs.Constant) or tensor.name in self.sparse:
+                    continue
+                if tensor.name not in seen:
+                    seen.add(tensor.name)
+                    continue
+                copy = gs.Constant(self.fresh(f"{tensor.name}_{len(self._family)}"), tensor.values)
+                self._family[copy.name] = tensor.name
+                node.inputs[index] = copy
+
+    def _share_again(self) -> None:
+        """Let copies of a shared initializer with equal values be one initializer once more."""
+        constants = self.constants()
+        families: dict[str, list[gs.Constant]] = {}
+        for copy, name in self._family.items():
+            if copy in constants:
+                families.setdefault(name, []).append(constants[copy])
+        for name, copies in families.items():
+            first = constants.get(name)
+            values = onnx.numpy_helper.to_array(self._weights[name]) if first is None else first.values
+            distinct = {_digest(values): name}
+            for constant in copies:
+                constant.name = distinct.setdefault(_digest(constant.values), constant.name)
+
     def set_values(self, constant: gs.Constant, values: NDArray[Any]) -> None:
         """Give an initializer new values (seen by all its readers)."""
         constant.values = np.array(values)
@@ -101,10 +137,9 @@ class Graph:
     def own(self, node: gs.Node, index: int) -> gs.Constant:
         """The constant input of a node, cloned first if another node reads it too."""
         constant = node.inputs[index]
-        if len(constant.outputs) > 1 or constant.name in self.captured or constant.name in self.output_names:
-            clone = gs.Constant(self.fresh(f"{constant.name}_{label(node)}"), np.array(constant.values))
-            node.inputs[index] = clone
-            return clone
+        if len(constant.outputs) > 1:
+            constant = gs.Constant(self.fresh(f"{constant.name}_{label(node)}"), np.array(constant.values))
+            node.inputs[index] = constant
         return constant
 
     def fresh(self, wish: str) -> str:
@@ -210,7 +245,8 @@ class Graph:
         return read | self.captured | set(self.output_names)
 
     def to_model(self) -> onnx.ModelProto:
-        """Write the graph back into a model that keeps all the rest of the original."""
+        """Write the graph back into a model that keeps all the rest of the original; the graph is used up."""
+        self._share_again()
         original = self._envelope.graph
         model = onnx.ModelProto()
         _copy_fields(self._envelope, model, skip={"graph"})
@@ -321,6 +357,11 @@ class _Origin:
 
 def _same(new: Any, old: Any) -> bool:
     return new is old or (isinstance(new, int | float | str | list) and type(new) is type(old) and new == old)
+
+
+def _digest(values: NDArray[Any]) -> bytes:
+    array = np.asarray(values)
+    return hashlib.sha256(repr((array.dtype, array.shape)).encode() + array.tobytes()).digest()
 
 
 def _replace_input(reader: gs.Node, old: gs.Tensor, new: gs.Tensor) -> None:
