@@ -27,7 +27,7 @@ def protect(groups: ChannelGroups, kept: Kept, multiple: int) -> dict[str, froze
         multiple: Counts are rounded up to it, but never beyond what the layer had.
 
     Returns:
-        Protected unit indices per layer; units of one component are protected together.
+        Indices of the units that stay per layer; units of one component stay together.
     """
     layers = {label(units.node): units.components for units in groups.units}
     members: dict[int, list[tuple[str, int]]] = defaultdict(list)
@@ -37,7 +37,6 @@ def protect(groups: ChannelGroups, kept: Kept, multiple: int) -> dict[str, froze
     stays = {
         name: np.isin(np.arange(len(c)), kept.get(name, np.arange(len(c)))) for name, c in layers.items()
     }
-    protected: dict[str, set[int]] = defaultdict(set)
     for name, components in layers.items():
         total = len(components)
         target = min(-(-int(stays[name].sum()) // multiple) * multiple, total)
@@ -47,8 +46,7 @@ def protect(groups: ChannelGroups, kept: Kept, multiple: int) -> dict[str, froze
             if not stays[name][index]:
                 for other, place in members[int(components[index])]:
                     stays[other][place] = True
-                    protected[other].add(place)
-    return {name: frozenset(indices) for name, indices in protected.items()}
+    return {name: frozenset(int(i) for i in np.flatnonzero(mask)) for name, mask in stays.items()}
 
 
 def translate(protected: Mapping[str, frozenset[int]], kept: Kept) -> dict[str, frozenset[int]]:

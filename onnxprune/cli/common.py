@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 import time
+import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,6 +39,24 @@ def shape(text: str) -> tuple[str, tuple[int, ...]]:
     if not name or not dims or min(dims) < 1:
         raise argparse.ArgumentTypeError(f"'{text}' is not of the form input=1,3,224,224")
     return name, dims
+
+
+def count(text: str) -> int:
+    """A whole number that is not negative."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number >= 0")
+    return int(text)
+
+
+def tolerance(text: str) -> float:
+    """A finite number that is not negative."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number >= 0")
+    return value
 
 
 def align(text: str) -> str | int:
@@ -83,11 +104,15 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
         help="sizes of dynamic dimensions to run with",
     )
     group.add_argument(
-        "--tolerance", type=float, metavar="T", help="allowed error relative to the output range"
+        "--tolerance", type=tolerance, metavar="T", help="allowed error relative to the output range"
     )
-    group.add_argument("--seed", type=int, default=0, help="of the inputs used for validation (default 0)")
+    group.add_argument(
+        "--seed", type=count, default=0, metavar="N", help="of the inputs used for validation (default 0)"
+    )
     group.add_argument("--provider", metavar="P", help="execution provider: cpu (default), cuda, ...")
-    group.add_argument("--threads", type=int, default=0, metavar="N", help="threads for latency measurements")
+    group.add_argument(
+        "--threads", type=count, default=0, metavar="N", help="threads for latency measurements"
+    )
     group.add_argument(
         "--custom-ops", action="append", default=[], metavar="LIB", help="library with custom operators"
     )
@@ -127,16 +152,19 @@ def read_data(path: str | None) -> dict[str, Any] | None:
     if path is None:
         return None
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
+        with open(path, "rb") as file:  # np.load would leave a damaged file open
+            arrays = np.load(file, allow_pickle=False)
+            if isinstance(arrays, np.lib.npyio.NpzFile):
+                return {name: arrays[name] for name in arrays.files}
     except FileNotFoundError:
         raise InputError(
             f"No such file: {path}", hint="--data takes an .npz file with one array per input."
         ) from None
-    except (OSError, ValueError, AttributeError):
-        raise InputError(
-            f"{path} is not an .npz file.", hint="Write it with numpy.savez(path, input=array)."
-        ) from None
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error):
+        pass  # the same as a file with a single array
+    raise InputError(
+        f"{path} is not an .npz file of plain arrays.", hint="Write it with numpy.savez(path, input=array)."
+    )
 
 
 def run_options(options: argparse.Namespace) -> dict[str, Any]:
@@ -175,11 +203,32 @@ def progress(quiet: bool, verbose: bool) -> Iterator[Progress]:
         yield lambda text: bar.update(task, description=text)
 
 
-def write_report(text: str, target: str | None) -> None:
-    """Write a report where ``--report`` says."""
-    from onnxprune.graph.files import write_text  # noqa: PLC0415
+def check_report(target: str | None, *taken: str | Path) -> None:
+    """Refuse, before any work is done, a report that could not be written or would overwrite a model.
 
-    if target == "-":
-        print(text, end="")
-    elif target:
-        write_text(Path(target), text)
+    Raises:
+        InputError: The folder is missing or not writable, or the path is taken.
+    """
+    from onnxprune.errors import InputError  # noqa: PLC0415
+    from onnxprune.graph.files import check_writable  # noqa: PLC0415
+
+    if target is None or target == "-":
+        return
+    check_writable(Path(target))
+    if any(Path(target).resolve() == Path(other).resolve() for other in taken):
+        raise InputError(f"--report {target} would overwrite a model.", hint="Give it a name of its own.")
+
+
+@contextmanager
+def written_report(text: str, target: str | None) -> Iterator[None]:
+    """Write a report where ``--report`` says, when the block ends well; a full disk shows before it begins."""
+    from onnxprune.graph.files import atomic  # noqa: PLC0415
+
+    if target is None or target == "-":
+        yield
+        if target:
+            print(text, end="")
+        return
+    with atomic(Path(target)) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+        yield

@@ -8,10 +8,11 @@ import sys
 from onnxprune.cli.common import (
     add_domain_options,
     add_run_options,
+    check_report,
     progress,
     read_domain,
     run_options,
-    write_report,
+    written_report,
 )
 
 EXAMPLE = """example:
@@ -39,13 +40,14 @@ def run(options: argparse.Namespace) -> int:
     from onnxprune.optimizer import Options, optimize_source  # noqa: PLC0415
     from onnxprune.report.table import print_layers, print_operators  # noqa: PLC0415
 
+    check_report(options.report, options.model)
     source = load(options.model)
     with progress(options.quiet, options.verbose) as step:
         settings = Options(align=1, goal="size", progress=step, **run_options(options))
         result = optimize_source(source, read_domain(options, source), settings)
-    write_report(result.report.to_json(), options.report)
-    if not options.quiet:
-        file = sys.stderr if options.report == "-" else sys.stdout
-        print_layers(result.report.content, file=file)
-        print_operators(source.model, file=file)
+    with written_report(result.report.to_json(), options.report):
+        if not options.quiet:
+            file = sys.stderr if options.report == "-" else sys.stdout
+            print_layers(result.report.content, file=file)
+            print_operators(source.model, file=file)
     return 0

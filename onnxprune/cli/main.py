@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import re
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -21,13 +23,26 @@ EXAMPLE = "example:\n  onnxprune optimize model.onnx smaller.onnx --domain 0:1"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code (0 done, 1 failed, 2 bad input, 130 interrupted)."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    parser = _parser()
-    if not given or given[0] not in COMMANDS:
-        parser.parse_args(given or ["--help"])
+    if not given:
+        return _failed("no command given.", f"Commands: {', '.join(COMMANDS)}; onnxprune --help says more.", 2)
+    if given[0] not in COMMANDS:
+        _parser().parse_args(given)
         return 2  # not reached: argparse leaves with --help, --version or an error
     command = import_module(f"onnxprune.cli.{given[0]}")
-    options = command.parser(f"onnxprune {given[0]}").parse_args(given[1:])
+    options = command.parser(f"onnxprune {given[0]}").parse_args(_joined(given[1:]))
     return _guarded(command.run, options)
+
+
+def _joined(arguments: Sequence[str]) -> list[str]:
+    """``--domain -1:1`` as ``--domain=-1:1``: argparse takes a value that begins with a minus for an option."""
+    result: list[str] = []
+    for argument in arguments:
+        value = re.match(r"-(\d|\.\d|inf)", argument, re.IGNORECASE)
+        if value and result and re.fullmatch(r"--[a-z-]+", result[-1]):
+            result[-1] += f"={argument}"
+        else:
+            result.append(argument)
+    return result
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -48,15 +63,31 @@ def _guarded(run: object, options: argparse.Namespace) -> int:
     from onnxprune.errors import OnnxpruneError  # noqa: PLC0415 # keeps --help quick
 
     try:
-        return int(run(options))  # type: ignore[operator] # each command module has run(options)
+        code = int(run(options))  # type: ignore[operator] # each command module has run(options)
+        sys.stdout.flush()
     except OnnxpruneError as error:
-        print(f"onnxprune: {error.what}", file=sys.stderr)
-        if error.hint:
-            print(f"  {error.hint}", file=sys.stderr)
-        return error.exit_code
+        return _failed(error.what, error.hint, error.exit_code)
     except KeyboardInterrupt:
-        print("onnxprune: interrupted; nothing was written.", file=sys.stderr)
-        return 130
+        return _failed("interrupted; nothing was written.", "", 130)
     except BrokenPipeError:
-        sys.stderr.close()
+        _drop_output()  # the reader, such as head, has seen enough
         return 1
+    except OSError as error:
+        _drop_output()
+        return _failed(f"{error}.", "The operating system refused; free some space, or check the paths.", 1)
+    except MemoryError:
+        return _failed("not enough memory.", "Use a machine with more of it.", 1)
+    return code
+
+
+def _failed(what: str, hint: str, code: int) -> int:
+    print(f"onnxprune: {what}", file=sys.stderr)
+    if hint:
+        print(f"  {hint}", file=sys.stderr)
+    return code
+
+
+def _drop_output() -> None:
+    """Keep Python from flushing to a standard output that is gone, once more, when it ends."""
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())

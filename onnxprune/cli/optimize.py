@@ -10,10 +10,11 @@ from onnxprune.cli.common import (
     add_domain_options,
     add_run_options,
     align,
+    check_report,
     progress,
     read_domain,
     run_options,
-    write_report,
+    written_report,
 )
 
 EXAMPLE = """example:
@@ -45,25 +46,33 @@ def parser(prog: str) -> argparse.ArgumentParser:
 
 def run(options: argparse.Namespace) -> int:
     """Read, optimize, validate, write, report."""
-    from onnxprune.graph.files import check_writable, copy_unchanged, load, save  # noqa: PLC0415 # quick --help
+    from onnxprune.graph.files import (  # noqa: PLC0415 # quick --help
+        check_spares_data,
+        check_writable,
+        copy_unchanged,
+        load,
+        save,
+    )
     from onnxprune.optimizer import Options, optimize_source  # noqa: PLC0415
     from onnxprune.report.table import print_summary  # noqa: PLC0415
 
     output = Path(options.output)
     if not options.dry_run:
         check_writable(output)
-    if options.report and options.report != "-":
-        check_writable(Path(options.report))
+    check_report(options.report, options.model, output)
     source = load(options.model)
+    if not options.dry_run:
+        check_spares_data(source, output)
     with progress(options.quiet, options.verbose) as step:
         settings = Options(align=options.align, goal=options.goal, progress=step, **run_options(options))
         result = optimize_source(source, read_domain(options, source), settings)
-    if not options.dry_run:
-        if result.modified:
+    with written_report(result.report.to_json(), options.report):
+        if options.dry_run:
+            pass
+        elif result.modified:
             save(result.model, output, external=bool(source.external))
         else:
             copy_unchanged(source, output)
-    write_report(result.report.to_json(), options.report)
     if not options.quiet:
         written = None if options.dry_run else str(output)
         print_summary(

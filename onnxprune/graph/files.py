@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import filecmp
 import hashlib
 import os
 import shutil
@@ -10,10 +12,12 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
+from numpy.typing import NDArray
 from onnx.external_data_helper import load_external_data_for_model, uses_external_data
 
 from onnxprune.errors import EnvironmentFailure, InputError
@@ -94,17 +98,24 @@ def _checked(model: onnx.ModelProto, where: str) -> onnx.ModelProto:
             f"{where} uses opset {opset}; the oldest supported one is {OLDEST_OPSET}.",
             hint="Raise it with onnx.version_converter.convert_version(model, 13).",
         )
-    for tensor in model.graph.initializer:
-        if tensor.data_type in _FLOATS and np.isnan(np.sum(_array(tensor, where), dtype=np.float64)):
-            if not np.isnan(_array(tensor, where).astype(np.float64)).any():
-                continue  # a sum of +inf and -inf
+    for name, tensor in _tensors(model.graph):
+        values = _array(tensor, name, where)
+        if tensor.data_type in _FLOATS and _has_nan(values):
             raise InputError(
-                f"{where}: initializer '{tensor.name}' contains NaN.",
+                f"{where}: {name} contains NaN.",
                 hint="The model is broken; no equivalence can be promised. Repair or re-export it.",
             )
     return model
 
 
+def _has_nan(values: NDArray[Any]) -> bool:
+    with np.errstate(invalid="ignore", over="ignore"):
+        if not np.isnan(np.sum(values, dtype=np.float64)):
+            return False  # the usual case, without a copy
+        return bool(np.isnan(values.astype(np.float64)).any())  # or a sum of +inf and -inf
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 _FLOATS = {
     onnx.TensorProto.FLOAT,
     onnx.TensorProto.DOUBLE,
@@ -113,13 +124,11 @@ _FLOATS = {
 }
 
 
-def _array(tensor: onnx.TensorProto, where: str) -> np.ndarray:
+def _array(tensor: onnx.TensorProto, name: str, where: str) -> NDArray[Any]:
     try:
         return onnx.numpy_helper.to_array(tensor)
-    except (ValueError, TypeError) as error:
-        raise InputError(
-            f"{where}: initializer '{tensor.name}' is damaged ({error}).", hint="Export the model again."
-        ) from None
+    except (ValueError, TypeError, KeyError) as error:
+        raise InputError(f"{where}: {name} is damaged ({error}).", hint="Export the model again.") from None
 
 
 def standard_opset(model: onnx.ModelProto) -> int | None:
@@ -128,16 +137,25 @@ def standard_opset(model: onnx.ModelProto) -> int | None:
     return max(versions) if versions else None
 
 
-def _external_tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
-    yield from (tensor for tensor in model.graph.initializer if uses_external_data(tensor))
-    for node in model.graph.node:
-        yield from (a.t for a in node.attribute if a.HasField("t") and uses_external_data(a.t))
+def _tensors(graph: onnx.GraphProto) -> Iterator[tuple[str, onnx.TensorProto]]:
+    """All stored tensors, those of sub-graphs included, each with what to call it."""
+    yield from ((f"initializer '{tensor.name}'", tensor) for tensor in graph.initializer)
+    for sparse in graph.sparse_initializer:
+        yield f"sparse initializer '{sparse.values.name}'", sparse.values
+    for node in graph.node:
+        owner = f"{node.op_type} '{node.name or node.output[0]}'" if node.output else node.op_type
+        for attribute in node.attribute:
+            for tensor in (*([attribute.t] if attribute.HasField("t") else ()), *attribute.tensors):
+                yield f"attribute '{attribute.name}' of {owner}", tensor
+            for body in (*([attribute.g] if attribute.HasField("g") else ()), *attribute.graphs):
+                yield from _tensors(body)
 
 
 def _external_files(model: onnx.ModelProto) -> set[str]:
     return {
         entry.value
-        for tensor in _external_tensors(model)
+        for _, tensor in _tensors(model.graph)
+        if uses_external_data(tensor)
         for entry in tensor.external_data
         if entry.key == "location"
     }
@@ -161,18 +179,33 @@ def check_writable(path: Path) -> None:
         InputError: The folder is missing or not writable, or the path is a directory.
     """
     folder = path.parent
-    if path.is_dir():
-        raise InputError(f"The output {path} is a directory.", hint="Name a file to write.")
-    if not folder.is_dir():
-        raise InputError(f"The folder of the output does not exist: {folder}", hint="Create it first.")
     try:
+        if path.is_dir():
+            raise InputError(f"The output {path} is a directory.", hint="Name a file to write.")
+        if path.exists() and not path.is_file():
+            raise InputError(f"The output {path} is not a regular file.", hint="Name a file to write.")
+        if not folder.is_dir():
+            raise InputError(f"The folder of the output does not exist: {folder}", hint="Create it first.")
         handle, name = tempfile.mkstemp(dir=folder, prefix=f".{path.name}.")
         os.close(handle)
         os.unlink(name)
     except OSError as error:
-        raise InputError(
-            f"Cannot write to {folder}: {error.strerror}.", hint="Choose another output path."
-        ) from None
+        kind = EnvironmentFailure if error.errno in _FULL else InputError
+        raise kind(f"Cannot write {path}: {error.strerror}.", hint="Choose another output path.") from None
+
+
+def check_spares_data(source: Source, path: Path) -> None:
+    """Refuse an output that would overwrite the external data of its own input.
+
+    Raises:
+        InputError: It would.
+    """
+    if source.path is not None:
+        for name in source.external:
+            if (source.path.parent / name).resolve() == path.resolve():
+                raise InputError(
+                    f"The output {path} holds weights of {source.path}.", hint="Choose another name."
+                )
 
 
 @contextlib.contextmanager
@@ -225,19 +258,20 @@ def save(model: onnx.ModelProto, path: Path, *, external: bool = False) -> None:
             temporary.write_bytes(model.SerializeToString())
         return
     data = _unused(path)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
-        staged = Path(folder) / path.name
-        try:
+    try:
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+            staged = Path(folder) / path.name
             onnx.save_model(
                 _copy(model), staged, save_as_external_data=True, location=data.name, size_threshold=1024
             )
-        except OSError as error:
-            raise EnvironmentFailure(
-                f"Cannot write {path}: {error.strerror or error}.", hint="Nothing was changed."
-            ) from None
-        if (staged.parent / data.name).exists():
-            (staged.parent / data.name).replace(data)
-        staged.replace(path)
+            if staged.with_name(data.name).exists():
+                staged.with_name(data.name).replace(data)
+            staged.replace(path)
+    except OSError as error:
+        data.unlink(missing_ok=True)
+        raise EnvironmentFailure(
+            f"Cannot write {path}: {error.strerror or error}.", hint="Nothing was changed."
+        ) from None
 
 
 def _unused(path: Path) -> Path:
@@ -249,18 +283,24 @@ def _unused(path: Path) -> Path:
 
 
 def copy_unchanged(source: Source, path: Path) -> None:
-    """Hand back the very bytes of the input (and its external data files)."""
+    """Hand back the very bytes of the input (and its external data files).
+
+    Where another file has the name of a data file already, the weights go under a new name instead.
+    """
     if source.path is None:
         save(source.model, path)
         return
     if path.exists() and path.samefile(source.path):
         return
-    for name in source.external:
-        target = path.parent / name
-        if not (target.exists() and target.samefile(source.path.parent / name)):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with atomic(target) as temporary:
-                shutil.copyfile(source.path.parent / name, temporary)
+    pairs = [(source.path.parent / name, path.parent / name) for name in source.external]
+    missing = [(data, target) for data, target in pairs if not target.exists()]
+    if not all(pair in missing or filecmp.cmp(*pair, shallow=False) for pair in pairs):
+        save(source.model, path, external=True)
+        return
+    for data, target in missing:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with atomic(target) as temporary:
+            shutil.copyfile(data, temporary)
     with atomic(path) as temporary:
         shutil.copyfile(source.path, temporary)
 

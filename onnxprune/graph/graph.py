@@ -43,6 +43,7 @@ class Graph:
         }
         self._weights = {tensor.name: tensor for tensor in model.graph.initializer}
         self._changed: set[str] = set()
+        self._loaded = {name: id(constant) for name, constant in self.constants().items()}
         self._family: dict[str, str] = {}
         self._split_shared()
         self.plain_inputs = False
@@ -114,6 +115,18 @@ class Graph:
                 copy = gs.Constant(self.fresh(f"{tensor.name}_{len(self._family)}"), tensor.values)
                 self._family[copy.name] = tensor.name
                 node.inputs[index] = copy
+
+    def _distinct_names(self) -> None:
+        """Rename constants that replaced another one whose name is still in use."""
+        owners: dict[str, int] = {}
+        for name in self.captured | set(self.output_names):
+            if name in self._weights:
+                owners[name] = self._loaded.get(name, 0)
+        for node in self.nodes:
+            for tensor in node.inputs:
+                if isinstance(tensor, gs.Constant) and owners.setdefault(tensor.name, id(tensor)) != id(tensor):
+                    tensor.name = self.fresh(tensor.name)
+                    owners[tensor.name] = id(tensor)
 
     def _share_again(self) -> None:
         """Let copies of a shared initializer with equal values be one initializer once more."""
@@ -246,6 +259,7 @@ class Graph:
 
     def to_model(self) -> onnx.ModelProto:
         """Write the graph back into a model that keeps all the rest of the original; the graph is used up."""
+        self._distinct_names()
         self._share_again()
         original = self._envelope.graph
         model = onnx.ModelProto()
@@ -269,7 +283,8 @@ class Graph:
         for tensor in original.initializer:
             if tensor.name in used:
                 constant = constants.get(tensor.name)
-                same = constant is None or constant.name not in self._changed
+                loaded = constant is None or id(constant) == self._loaded.get(tensor.name)
+                same = loaded and tensor.name not in self._changed
                 graph.initializer.append(
                     tensor if same else _tensor_proto(tensor.name, constant.values, tensor)
                 )

@@ -294,10 +294,7 @@ class Expand(Operator):
         if shape is None or target is None:
             return
         lead = max(len(shape), len(target)) - len(target)
-        new = [
-            entry if entry == 1 else sizes.size((node.output(), lead + k), entry)
-            for k, entry in enumerate(target)
-        ]
+        new = [sizes.size((node.output(), lead + k), entry) for k, entry in enumerate(target)]
         if new != target:
             set_ints(node, "shape", 1, new)
 
