@@ -186,7 +186,7 @@ def check_writable(path: Path) -> None:
             raise InputError(f"The output {path} is not a regular file.", hint="Name a file to write.")
         if not folder.is_dir():
             raise InputError(f"The folder of the output does not exist: {folder}", hint="Create it first.")
-        handle, name = tempfile.mkstemp(dir=folder, prefix=f".{path.name}.")
+        handle, name = tempfile.mkstemp(dir=folder, prefix=_prefix(path))
         os.close(handle)
         os.unlink(name)
     except OSError as error:
@@ -217,7 +217,7 @@ def atomic(path: Path) -> Iterator[Path]:
     """
     handle, name = -1, ""
     try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=_prefix(path))
         os.close(handle)
         temporary = Path(name)
         yield temporary
@@ -234,6 +234,11 @@ def atomic(path: Path) -> Iterator[Path]:
     finally:
         if name:
             Path(name).unlink(missing_ok=True)
+
+
+def _prefix(path: Path) -> str:
+    """Begins the name of a temporary file; short, because names have a largest length."""
+    return f".{path.name[:40]}."
 
 
 def _umask() -> int:
@@ -259,7 +264,7 @@ def save(model: onnx.ModelProto, path: Path, *, external: bool = False) -> None:
         return
     data = _unused(path)
     try:
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=_prefix(path)) as folder:
             staged = Path(folder) / path.name
             onnx.save_model(
                 _copy(model), staged, save_as_external_data=True, location=data.name, size_threshold=1024

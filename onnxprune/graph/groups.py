@@ -109,6 +109,9 @@ class ChannelGroups:
             if axis not in links.mentioned:
                 what = "mixes this axis" if known else "is opaque"
                 self._lock_axis(axis, f"{node.op} {what}")
+        if node.op == "Shape" and node.outputs[0].name in self._graph.output_names:
+            for axis in sizes:
+                self._lock_axis(axis, "its size is a graph output")
         for axis, reason in links.locks.items():
             self._lock_axis(axis, f"{node.op}: {reason}")
         for link in links.links:

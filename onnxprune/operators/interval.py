@@ -114,7 +114,7 @@ class Interval:
 
     def hull_over(self, axes: tuple[int, ...]) -> Interval:
         """One interval for all indices along ``axes`` (kept as axes of length 1)."""
-        if not axes or self.ndim == 0:
+        if not axes or self.ndim == 0 or self.lower.size == 0:
             return self
         return Interval.of(self.lower.min(axis=axes, keepdims=True), self.upper.max(axis=axes, keepdims=True))
 

@@ -369,7 +369,7 @@ class Pad(Operator):
         return [x]
 
     def channels(self, node: NodeView, links: ChannelMap) -> bool:
-        """Axes without padding pass."""
+        """Indices of the tensor pass; the padding in front and behind is free to go."""
         shape = node.in_shape(0)
         if shape is None:
             return False
@@ -377,13 +377,39 @@ class Pad(Operator):
         if pads is None:
             lock_all(node, links, "padded by a computed amount")
             return True
+        x, out = node.input(0), node.output()
         for axis, pair in enumerate(pads):
+            size = links.sizes.get((x, axis))
             if pair == (0, 0):
-                links.same((node.input(0), axis), (node.output(), axis))
+                links.same((x, axis), (out, axis))
+            elif size is None or min(pair) < 0 or node.attr("mode", "constant") != "constant":
+                links.lock((x, axis), "padded")
+                links.lock((out, axis), "padded")
             else:
-                links.lock((node.input(0), axis), "padded")
-                links.lock((node.output(), axis), "padded")
+                links.link((x, axis), np.arange(size), (out, axis), np.arange(size) + pair[0])
         return True
+
+    def resize(self, node: NodeView, sizes: Resized) -> None:
+        """Count the padding that is left in front and behind."""
+        shape = node.in_shape(0)
+        pads = None if shape is None else _pads(node, len(shape))
+        if shape is None or pads is None:
+            return
+        changed = False
+        for axis, (before, after) in enumerate(pads):
+            kept, size = sizes.kept.get((node.output(), axis)), shape[axis]
+            if kept is not None and isinstance(size, int) and (before, after) != (0, 0):
+                pads[axis] = (int((kept < before).sum()), int((kept >= before + size).sum()))
+                changed = True
+        if changed:
+            _write_pads(node, pads)
+
+
+def _write_pads(node: NodeView, pads: Sequence[tuple[int, int]]) -> None:
+    axes = node.constant(3) if node.has_input(3) else None
+    if axes is not None:
+        pads = [pads[int(axis) % len(pads)] for axis in axes.reshape(-1)]
+    set_ints(node, "pads", 1, [pair[0] for pair in pads] + [pair[1] for pair in pads])
 
 
 def _padded(x: Interval, axis: int, pair: tuple[int, int], value: Interval) -> Interval:
