@@ -175,7 +175,7 @@ def _scale_and_shift(graph: Graph, node: gs.Node) -> tuple[Array, Array] | None:
     if any(c is None for c in constants) or int(view.attr("training_mode", 0)):
         return None
     gain, shift, mean, variance = (np.asarray(c, dtype=np.float64) for c in constants)
-    spread = variance + float(view.attr("epsilon", 1e-5))
+    spread = variance + float(view.attr("epsilon", np.float32(1e-5)))
     if (spread <= 0).any():
         return None
     scale = gain / np.sqrt(spread)

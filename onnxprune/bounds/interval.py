@@ -71,7 +71,7 @@ def _constant(tensor: gs.Constant) -> Interval:
     values = np.asarray(tensor.values)
     if values.size == 0 or values.dtype.kind not in "fiubV":
         return Interval.everything()
-    return Interval.point(values.astype(np.float64))
+    return Interval.point(values)
 
 
 def interval_bounds(graph: Graph, domain: Domain) -> Bounds:

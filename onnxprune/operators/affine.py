@@ -401,7 +401,7 @@ class BatchNormalization(Operator):
         ):
             return None
         scale, shift, mean, variance = (np.asarray(p, dtype=np.float64) for p in parameters)
-        epsilon = float(node.attr("epsilon", 1e-5))
+        epsilon = float(node.attr("epsilon", np.float32(1e-5)))
         if (variance + epsilon <= 0).any():
             return None
         column = (1, -1) + (1,) * (len(shape) - 2)

@@ -494,9 +494,7 @@ class Cast(Unary):
         """Rounding for floats, truncation for integers, comparison with zero for truth values."""
         target, source = node.attr("to"), node.in_type(0).dtype
         try:
-            dtype = (
-                onnx.helper.tensor_dtype_to_np_dtype(target) if isinstance(target, int) else np.dtype(target)
-            )
+            dtype = onnx.helper.tensor_dtype_to_np_dtype(target) if isinstance(target, int) else np.dtype(target)
         except (KeyError, TypeError):
             return None
         if source is not None and source.kind == "b":

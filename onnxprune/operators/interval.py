@@ -25,13 +25,15 @@ def gamma(terms: int) -> float:
 
 
 def up(values: Array) -> Array:
-    """The next float64 above, zero kept where the result is an exact zero by construction."""
-    return np.nextafter(values, np.inf)
+    """The next float64 above."""
+    with np.errstate(over="ignore", under="ignore"):
+        return np.nextafter(values, np.inf)
 
 
 def down(values: Array) -> Array:
     """The next float64 below."""
-    return np.nextafter(values, -np.inf)
+    with np.errstate(over="ignore", under="ignore"):
+        return np.nextafter(values, -np.inf)
 
 
 @dataclass(frozen=True)
@@ -57,8 +59,11 @@ class Interval:
 
     @staticmethod
     def point(values: object) -> Interval:
-        """The interval that holds exactly ``values``."""
-        array = np.asarray(values, dtype=np.float64)
+        """The interval that holds exactly ``values`` (whole numbers beyond 2**53 are rounded outward)."""
+        given = np.asarray(values)
+        array = given.astype(np.float64)
+        if given.dtype.kind in "iu" and given.size and (np.abs(array) >= 2.0**53).any():
+            return Interval.of(down(array), up(array))
         return Interval.of(array, array)
 
     @staticmethod
@@ -81,7 +86,8 @@ class Interval:
         low = np.clip(self.lower, -LARGEST, LARGEST)
         high = np.clip(self.upper, -LARGEST, LARGEST)
         center = low / 2 + high / 2
-        radius = np.maximum(up(high - center), up(center - low))
+        with np.errstate(over="ignore"):
+            radius = np.maximum(up(high - center), up(center - low))
         exact = (high == center) & (center == low)
         return center, np.where(exact, 0.0, np.minimum(radius, LARGEST))
 
@@ -124,39 +130,53 @@ class Interval:
 
 
 def add(a: Interval, b: Interval) -> Interval:
-    """A + b; adding an exact zero is exact."""
-    with np.errstate(invalid="ignore", over="ignore"):
-        low, high = a.lower + b.lower, a.upper + b.upper
-    exact_low = (a.lower == 0) | (b.lower == 0)
-    exact_high = (a.upper == 0) | (b.upper == 0)
-    return Interval.of(np.where(exact_low, low, down(low)), np.where(exact_high, high, up(high)))
+    """The sum; rounded only where the float64 sum is not exact."""
+    low, low_exact = _sum(a.lower, b.lower)
+    high, high_exact = _sum(a.upper, b.upper)
+    return Interval.of(np.where(low_exact, low, down(low)), np.where(high_exact, high, up(high)))
+
+
+def _sum(a: Array, b: Array) -> tuple[Array, Array]:
+    """The float64 sum, and where its error is exactly zero (Knuth's TwoSum)."""
+    with np.errstate(invalid="ignore", over="ignore", under="ignore"):
+        total = a + b
+        shadow = total - a
+        error = (a - (total - shadow)) + (b - shadow)
+    return total, error == 0
 
 
 def negate(a: Interval) -> Interval:
-    """-a, exact."""
+    """The negative, exact."""
     return Interval.of(-a.upper, -a.lower)
 
 
 def subtract(a: Interval, b: Interval) -> Interval:
-    """A - b for independent operands."""
+    """The difference, for independent operands."""
     return add(a, negate(b))
 
 
 def multiply(a: Interval, b: Interval) -> Interval:
-    """A * b; zero times anything is zero, since every value is finite; products with 0, 1 and -1 are exact."""
+    """The product; zero times anything is zero, since every value is finite; products with 0, 1 and -1 are exact."""
     lows, highs = [], []
     for x in (a.lower, a.upper):
         for y in (b.lower, b.upper):
             with np.errstate(invalid="ignore", over="ignore", under="ignore"):
                 product = np.where((x == 0) | (y == 0), 0.0, x * y)
             exact = (x == 0) | (y == 0) | (np.abs(x) == 1) | (np.abs(y) == 1)
-            lows.append(np.where(exact, product, down(product)))
-            highs.append(np.where(exact, product, up(product)))
+            low, high = _keep_sign(product, exact, np.sign(x) * np.sign(y))
+            lows.append(low)
+            highs.append(high)
     return Interval.of(np.minimum.reduce(lows), np.maximum.reduce(highs))
 
 
+def _keep_sign(result: Array, exact: Array, sign: Array) -> tuple[Array, Array]:
+    """Round a product or quotient outward, but not across zero: its sign is known."""
+    low, high = np.where(exact, result, down(result)), np.where(exact, result, up(result))
+    return np.where(sign >= 0, np.maximum(low, 0.0), low), np.where(sign <= 0, np.minimum(high, 0.0), high)
+
+
 def divide(a: Interval, b: Interval) -> Interval:
-    """A / b; unbounded where b may be zero, exact zero where a is zero and b is not."""
+    """The quotient; unbounded where b may be zero, exact zero where a is zero and b is not."""
     safe = (b.lower > 0) | (b.upper < 0)
     low_b = np.where(safe, b.lower, 1.0)
     high_b = np.where(safe, b.upper, 1.0)
@@ -166,15 +186,16 @@ def divide(a: Interval, b: Interval) -> Interval:
             with np.errstate(invalid="ignore", over="ignore", under="ignore"):
                 quotient = np.where(x == 0, 0.0, x / y)
             exact = (x == 0) | (np.abs(y) == 1)
-            lows.append(np.where(exact, quotient, down(quotient)))
-            highs.append(np.where(exact, quotient, up(quotient)))
+            least, most = _keep_sign(quotient, exact, np.sign(x) * np.sign(y))
+            lows.append(least)
+            highs.append(most)
     low, high = np.minimum.reduce(lows), np.maximum.reduce(highs)
     return Interval.of(np.where(safe, low, -np.inf), np.where(safe, high, np.inf))
 
 
 def widen(values: Interval, relative: float) -> Interval:
     """Outward by a relative error (plus one ulp and the smallest normal number), for inexact kernels."""
-    with np.errstate(over="ignore", under="ignore"):
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
         low = down(values.lower - np.abs(values.lower) * relative - TINY)
         high = up(values.upper + np.abs(values.upper) * relative + TINY)
     return Interval.of(low, high)

@@ -291,12 +291,7 @@ def test_channels() -> None:
         ("y = PRelu(x, s)", "float[N,3,H] x", "float[3,1] s = {1, 2, 3}"),
     ):
         node = view(body, inputs, 21, constants)
-        sizes = {
-            (n, a): d
-            for n, t in node.types.items()
-            for a, d in enumerate(t.shape or ())
-            if isinstance(d, int)
-        }
+        sizes = {(n, a): d for n, t in node.types.items() for a, d in enumerate(t.shape or ()) if isinstance(d, int)}
         links = ChannelMap(sizes)
         assert CLASSES[node.op].channels(node, links)
         slope = node.op == "PRelu"

@@ -40,9 +40,7 @@ def model(body: str, inputs: str, opset: int, constants: str) -> onnx.ModelProto
 
 def tensor_type(tensor: gs.Tensor) -> TensorType:
     known = tensor.dtype
-    dtype = (
-        onnx.helper.tensor_dtype_to_np_dtype(known) if isinstance(known, int) else known and np.dtype(known)
-    )
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(known) if isinstance(known, int) else known and np.dtype(known)
     return TensorType(dtype, None if tensor.shape is None else tuple(tensor.shape))
 
 
@@ -222,9 +220,7 @@ def test_pow_contains_the_exact_value(data: st.DataObject) -> None:
         ("Equal", (-INF, INF), (0, 0), (0, 1)),
     ],
 )
-def test_binary_by_hand(
-    op: str, a: tuple[float, float], b: tuple[float, float], expected: tuple[float, float]
-) -> None:
+def test_binary_by_hand(op: str, a: tuple[float, float], b: tuple[float, float], expected: tuple[float, float]) -> None:
     assert binary(op, a, b) == expected
 
 
@@ -261,9 +257,7 @@ def test_unary_by_hand(op: str, low: float, high: float, expected: tuple[float, 
 
 def test_an_operand_that_meets_itself() -> None:
     for op, expected in {"Add": (-4, 6), "Sub": (0, 0), "Mul": (0, 9)}.items():
-        assert ends(bounds(view(f"y = {op}(x, x)", "double[N] x"), *[box(-2, 3)] * 2)) == pytest.approx(
-            expected
-        )
+        assert ends(bounds(view(f"y = {op}(x, x)", "double[N] x"), *[box(-2, 3)] * 2)) == pytest.approx(expected)
     double = view("y = Add(x, x)", "double[N] x")
     lower, upper = ends(bounds(double, *[box(1.5e308, 1.5e308)] * 2))
     assert lower <= 2 * Fraction(1.5e308) <= upper
@@ -341,9 +335,7 @@ def test_cast_widens_only_what_it_rounds() -> None:
     assert lower == 1
     assert upper == pytest.approx(1.001 * (1 + 2**-8), rel=1e-4)
     for opaque in (8, 17):  # strings, 8-bit floats
-        assert (
-            CLASSES["Cast"].interval(view(f"y = Cast <to = {opaque}> (x)", "float[N] x"), [box(0, 1)]) is None
-        )
+        assert CLASSES["Cast"].interval(view(f"y = Cast <to = {opaque}> (x)", "float[N] x"), [box(0, 1)]) is None
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ from tests.operators.test_shape import (
 VIEW = "s = Shape(x) n = Gather(s, i) u = Unsqueeze(n, a) t = Concat<axis=0>(u, m) y = Reshape(x, t)"
 FLAT = "float[3,4] x"
 FREE = [
+    Case("y = Pad(x, p)", "float[N,4] x", "int64[4] p = {0, 2, 0, 1}"),
     Case("y = Flatten(x)", "float[N,4,2,3] x"),
     Case("y = Flatten<axis=-1>(x)", "float[N,H,5] x"),
     Case("y = Flatten<axis=0>(x)", "float[3,4] x"),
@@ -59,7 +60,6 @@ LOCKED = [
     Case("s = Shape(z) y = Expand(x, s)", "float[1,4] x, float[N,4] z"),
     Case("y = Tile(x, r)", "float[3,4] x", "int64[2] r = {2, 3}"),
     Case('y = Pad<mode="reflect">(x, p)', "float[N,4,H,W] x", "int64[8] p = {0, 2, 1, 1, 0, 1, 1, 1}"),
-    Case("y = Pad(x, p)", "float[N,4] x", "int64[4] p = {0, 2, 0, 1}"),
     Case("y = Pad(x, p)", "float[N,4] x, int64[4] p", opset=18),
 ]
 CASES = FREE + LOCKED
