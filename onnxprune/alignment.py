@@ -34,9 +34,7 @@ def protect(groups: ChannelGroups, kept: Kept, multiple: int) -> dict[str, froze
     for name, components in layers.items():
         for index, component in enumerate(components):
             members[int(component)].append((name, index))
-    stays = {
-        name: np.isin(np.arange(len(c)), kept.get(name, np.arange(len(c)))) for name, c in layers.items()
-    }
+    stays = {name: np.isin(np.arange(len(c)), kept.get(name, np.arange(len(c)))) for name, c in layers.items()}
     for name, components in layers.items():
         total = len(components)
         target = min(-(-int(stays[name].sum()) // multiple) * multiple, total)
@@ -52,8 +50,6 @@ def protect(groups: ChannelGroups, kept: Kept, multiple: int) -> dict[str, froze
 def translate(protected: Mapping[str, frozenset[int]], kept: Kept) -> dict[str, frozenset[int]]:
     """Protected units in the numbering of a model from which some units are gone already."""
     return {
-        name: frozenset(int(i) for i in np.flatnonzero(np.isin(kept[name], list(indices))))
-        if name in kept
-        else indices
+        name: frozenset(int(i) for i in np.flatnonzero(np.isin(kept[name], list(indices)))) if name in kept else indices
         for name, indices in protected.items()
     }

@@ -132,9 +132,7 @@ class Domain:
         returned, so ask `contains` where it matters.
         """
         for _ in range(_TRIES):
-            feeds = {
-                spec.name: _draw(spec, self.bounds(spec), shapes[spec.name], rng, kind) for spec in specs
-            }
+            feeds = {spec.name: _draw(spec, self.bounds(spec), shapes[spec.name], rng, kind) for spec in specs}
             if not self.constraints or self.contains(feeds):
                 break
         return feeds
@@ -199,9 +197,7 @@ def _draw(
 ) -> NDArray[Any]:
     limits = _limits(spec.dtype)
     if limits is None:
-        raise InputError(
-            f"Input '{spec.name}' holds {spec.dtype} and cannot be sampled.", hint="Give data for it."
-        )
+        raise InputError(f"Input '{spec.name}' holds {spec.dtype} and cannot be sampled.", hint="Give data for it.")
     lower, upper = bounds
     integer = spec.dtype.kind in "biu"
     free = spec.dtype.itemsize > 1
@@ -306,9 +302,7 @@ def parse_domain(
     origin = ", ".join(texts) or "everything finite"
     if channels != _PLAIN:
         if not in_pixels:
-            raise InputError(
-                "Mean and std have no pixel box to act on.", hint="Add one, such as 0:1 or image=0:255."
-            )
+            raise InputError("Mean and std have no pixel box to act on.", hint="Add one, such as 0:1 or image=0:255.")
         origin += "; mean {}; std {}".format(*(",".join(map(str, values)) for values in channels))
     return _domain(pieces, constraints, origin)
 
@@ -351,9 +345,7 @@ def around(
     if clip is None:
         return _domain(pieces, [], origin)
     pieces += [
-        (spec, clip.boxes[spec.name].lower, clip.boxes[spec.name].upper)
-        for spec in specs
-        if spec.name in clip.boxes
+        (spec, clip.boxes[spec.name].lower, clip.boxes[spec.name].upper) for spec in specs if spec.name in clip.boxes
     ]
     return _domain(pieces, clip.constraints, f"{origin}, {clip.origin}")
 
@@ -374,9 +366,7 @@ def _channels(mean: Sequence[float] | None, std: Sequence[float] | None) -> _Cha
         raise InputError(what, hint="Give both one number per channel, or one for all.")
     if not all(value.is_finite() for value in means + stds) or min(stds) <= 0:
         shown = "; ".join(",".join(map(str, values)) for values in (means, stds))
-        raise InputError(
-            f"Mean and std {shown} cannot be used.", hint="Give finite numbers, each std above 0."
-        )
+        raise InputError(f"Mean and std {shown} cannot be used.", hint="Give finite numbers, each std above 0.")
     return means, stds
 
 
@@ -388,12 +378,7 @@ def _from_text(text: str, specs: Sequence[InputSpec], channels: _Channels) -> li
         raise InputError(f"Cannot read the domain '{text}'.", hint=hint)
     chosen = [_find(name, specs, text)] if named else [spec for spec in specs if _limits(spec.dtype)]
     lows, highs = (
-        np.array(
-            [
-                vnnlib.outward(way.divide(way.subtract(end, m), s), up=up)
-                for m, s in zip(*channels, strict=True)
-            ]
-        )
+        np.array([vnnlib.outward(way.divide(way.subtract(end, m), s), up=up) for m, s in zip(*channels, strict=True)])
         for end, way, up in ((ends[0], vnnlib.DOWNWARD, False), (ends[1], vnnlib.UPWARD, True))
     )
     views = [_channel_view(spec, len(lows)) for spec in chosen]
@@ -439,14 +424,8 @@ def _from_vnnlib(path: str, specs: Sequence[InputSpec]) -> tuple[list[_Piece], l
         (spec, found.lower[start:stop].reshape(shape), found.upper[start:stop].reshape(shape))
         for spec, shape, start, stop in zip(specs, shapes, starts, starts[1:], strict=False)
     ]
-    owner = [
-        (spec.name, index)
-        for spec, shape in zip(specs, shapes, strict=True)
-        for index in range(math.prod(shape))
-    ]
-    return pieces, [
-        Constraint(tuple((*owner[i], c) for i, c in row.terms), row.bound) for row in found.constraints
-    ]
+    owner = [(spec.name, index) for spec, shape in zip(specs, shapes, strict=True) for index in range(math.prod(shape))]
+    return pieces, [Constraint(tuple((*owner[i], c) for i, c in row.terms), row.bound) for row in found.constraints]
 
 
 def _domain(pieces: Sequence[_Piece], constraints: Sequence[Constraint], origin: str) -> Domain:
@@ -483,9 +462,7 @@ def _fitted(spec: InputSpec, lower: Array, upper: Array, low: float, high: float
         at = int(np.argmax(empty))
         entry = f" at entry {at}" if lower.ndim else ""
         what = f"lower {first.flat[at]:g} is above upper {last.flat[at]:g}{entry}."
-        hint = (
-            f"Give lower:upper in this order, meeting the other bounds and {spec.dtype}'s {low:g}:{high:g}."
-        )
+        hint = f"Give lower:upper in this order, meeting the other bounds and {spec.dtype}'s {low:g}:{high:g}."
         raise InputError(f"Empty or inverted domain for input '{spec.name}': {what}", hint=hint)
     if spec.dtype.kind in "biu":
         return Box(lower.copy(), upper.copy())
@@ -547,9 +524,7 @@ def _load(path: str) -> NDArray[Any] | dict[str, NDArray[Any]]:
 def _numbers(array: NDArray[Any], spec: InputSpec, where: str) -> Array:
     """The array as float64 with no axes or the input's rank."""
     if not np.can_cast(array.dtype, np.float64):
-        raise InputError(
-            f"{where}: {array.dtype} is no real number type.", hint="Save it as float64 or narrower."
-        )
+        raise InputError(f"{where}: {array.dtype} is no real number type.", hint="Save it as float64 or narrower.")
     values = np.asarray(array, dtype=np.float64)
     if np.isnan(values).any():
         raise InputError(f"{where}: NaN found.", hint="Give a number, or -inf and inf for no bound.")

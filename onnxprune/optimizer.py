@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -45,6 +45,7 @@ class Options:
     data: Mapping[str, NDArray[Any]] | None = None
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     progress: Progress = lambda _: None
+    stopped: Callable[[], bool] = lambda: False
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ class _Job:
         )
         if options.data:
             self.notes += [str(violation) for violation in self.domain.violations(options.data)]
-        self.pipeline = Pipeline(self.domain, self.validator, options.progress)
+        self.pipeline = Pipeline(self.domain, self.validator, options.progress, options.stopped)
 
     def run(self) -> Result:
         tidied = self.pipeline.run(Reduced(self.source.model), [p for p in self.passes if p.name == "tidy"])
@@ -124,7 +125,7 @@ class _Job:
         if modified:
             final.model = self._with_metadata(final.model, align)
             self.options.progress("validating the result")
-            outcome = self.validator.check(final.model, final.deviation)
+            outcome = self.validator.check(final.model, final.allowed)
         report = build_report(
             source=self.source,
             domain=self.domain,
@@ -156,19 +157,14 @@ class _Job:
         full = self.pipeline.run(tidied, rest, self.kept_nodes)
         touched = any(full.entries[p.name].modified for p in rest if p.name in full.entries)
         recorded = _recorded_align(self.source.model)
-        if (
-            touched
-            and self.options.align == "auto"
-            and self.options.goal == "latency"
-            and recorded is not None
-        ):
+        if touched and self.options.align == "auto" and self.options.goal == "latency" and recorded is not None:
             again = self._aligned(tidied, rest, full, recorded)
             if not any(again.entries[p.name].modified for p in rest if p.name in again.entries):
                 return again, recorded, {}
         if self.options.goal == "size":
             multiple = 1 if self.options.align == "auto" else self.options.align
             return (self._aligned(tidied, rest, full, multiple) if touched else full), multiple, {}
-        if not full.modified:
+        if not full.modified or self.options.stopped():
             return full, 1, {}
         multiples = alignment.MULTIPLES if self.options.align == "auto" else (self.options.align,)
         return self._fastest(tidied, rest, full, multiples if touched else ())
@@ -205,7 +201,7 @@ class _Job:
             )
             for m in models
         ]
-        times = [float(np.median(t)) for t in latencies(runners, self.validator.feeds[0])]
+        times = [float(np.quantile(t, 0.2)) for t in latencies(runners, self.validator.feeds[0])]
         original, baseline, reduced = times[0], times[1], dict(zip(variants, times[2:], strict=True))
         timing = {"before": original, "tidied": baseline}
         best = self._choose(variants, reduced)
@@ -230,7 +226,7 @@ class _Job:
             near = [m for m in remaining if remaining[m] <= limit]
             choice = min(near, key=lambda m: variants[m].model.ByteSize())
             try:
-                self.validator.check(variants[choice].model, variants[choice].deviation)
+                self.validator.check(variants[choice].model, variants[choice].allowed)
             except ValidationError as error:
                 self.notes.append(f"Alignment {choice} was dropped: {error.what}")
                 del remaining[choice]
@@ -248,9 +244,7 @@ class _Job:
         onnx.helper.set_model_props(model, entries)
         return model
 
-    def _costs(
-        self, tidied: onnx.ModelProto, final: onnx.ModelProto, timing: Mapping[str, float]
-    ) -> dict[str, Cost]:
+    def _costs(self, tidied: onnx.ModelProto, final: onnx.ModelProto, timing: Mapping[str, float]) -> dict[str, Cost]:
         costs = {}
         for name, model in (("before", self.source.model), ("tidied", tidied), ("after", final)):
             costs[name] = cost(model, self.validator.shapes)

@@ -31,8 +31,8 @@ class PassReport:
     """How many of the removed units of a layer were merged into another one."""
     needed_domain: bool = False
     """Whether any change holds on the domain only."""
-    deviation: float = 0.0
-    """Proved bound on the change of any value at an edited tensor, in real arithmetic; 0 when exact."""
+    deviations: dict[str, float] = field(default_factory=dict)
+    """Proved bound on the change of every entry of an edited tensor (by name), in real arithmetic; empty when exact."""
     rounding: float = 0.0
     """Largest rounding of a new constant to the element type of the model."""
     kept_because: Counter[str] = field(default_factory=Counter)

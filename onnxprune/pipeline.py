@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -10,6 +11,7 @@ import numpy as np
 import onnx
 
 from onnxprune.alignment import Kept, translate
+from onnxprune.bounds.deviation import carry
 from onnxprune.domain import Domain
 from onnxprune.errors import EnvironmentFailure, ValidationError
 from onnxprune.facts import Facts
@@ -37,18 +39,20 @@ class PassEntry:
     removed: int = 0
     merged: int = 0
     deviation: float = 0.0
+    at_outputs: float = 0.0
     rounding: float = 0.0
     seconds: float = 0.0
     needed_domain: bool = False
     changes: dict[str, int] = field(default_factory=dict)
     rolled_back: str = ""
 
-    def add(self, report: PassReport) -> None:
+    def add(self, report: PassReport, at_outputs: float) -> None:
         """Count a committed run in."""
         self.modified = True
         self.removed += sum(len(units) for units in report.removed.values())
         self.merged += sum(report.merged.values())
-        self.deviation += report.deviation
+        self.deviation += max(report.deviations.values(), default=0.0)
+        self.at_outputs += at_outputs
         self.rounding = max(self.rounding, report.rounding)
         self.needed_domain |= report.needed_domain
         for kind, count in report.changes.items():
@@ -70,8 +74,18 @@ class Reduced:
 
     @property
     def deviation(self) -> float:
-        """Sum of the deviations of all passes."""
+        """Sum of the deviations of all passes at the edited tensors."""
         return sum(entry.deviation for entry in self.entries.values())
+
+    @property
+    def at_outputs(self) -> float:
+        """Sum of the deviations of all passes carried to the outputs; infinite where no bound is known."""
+        return sum(entry.at_outputs for entry in self.entries.values())
+
+    @property
+    def allowed(self) -> float:
+        """What validation may see on top of rounding: the deviation at the outputs, or where edited."""
+        return self.at_outputs if math.isfinite(self.at_outputs) else self.deviation
 
 
 @dataclass(frozen=True)
@@ -83,11 +97,13 @@ class Pipeline:
         validator: Compares candidates with the original; None skips the numeric check (alignment variants,
             of which only the chosen one is validated, in full).
         progress: Called with a line of text at every step.
+        stopped: Asked before every pass; once it says True, the passes so far are the result.
     """
 
     domain: Domain
     validator: Validator | None
     progress: Progress
+    stopped: Callable[[], bool] = lambda: False
 
     def unchecked(self) -> Pipeline:
         """The same without numeric checks after every pass."""
@@ -109,6 +125,8 @@ class Pipeline:
             changed = False
             facts = None
             for item in list(active):
+                if self.stopped():
+                    return state
                 facts = facts or self._facts(state, protected or {})
                 self.progress(f"round {number + 1}: {item.name}")
                 outcome = self._attempt(state, item, facts)
@@ -135,20 +153,21 @@ class Pipeline:
         if not report.modified:
             entry.seconds += time.perf_counter() - begin
             return None
+        at_outputs = carry(facts.graph, report.deviations, facts.bounds) if report.deviations else 0.0
         candidate = facts.graph.to_model()
         try:
             if item.name != "tidy" and candidate.ByteSize() > state.model.ByteSize() + SLACK:
                 raise ValidationError("it would make the model larger (weights shared by several layers)")
             check_model(candidate)
             if self.validator is not None:
-                self.validator.check(candidate, state.deviation + report.deviation, quick=True)
+                self.validator.check(candidate, state.allowed, quick=True)
         except (ValidationError, EnvironmentFailure) as error:
             entry.rolled_back = error.what
             return False
         finally:
             entry.seconds += time.perf_counter() - begin
         state.model = candidate
-        entry.add(report)
+        entry.add(report, at_outputs)
         for name, removed in report.removed.items():
             before = state.kept.get(name, np.arange(sizes[name]))
             state.kept[name] = np.delete(before, removed)

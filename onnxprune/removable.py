@@ -1,4 +1,4 @@
-"""Which components can go, given bounds: unread, always zero, always constant, or constant at the price of a carrier."""
+"""Which components can go, given bounds: unread, always zero, or constant (some at the price of a carrier)."""
 
 from __future__ import annotations
 

@@ -18,21 +18,23 @@ def remove_by_status(graph: Graph, facts: Facts, status: Status) -> PassReport:
     chosen = (facts.removable.status == status) & facts.groups.removable & ~facts.held
     if not chosen.any():
         return PassReport()
-    rewrite, deviation = removal(facts.groups, facts.removable, chosen)
-    return execute(graph, facts, rewrite, deviation)
+    rewrite, deviations = removal(facts.groups, facts.removable, chosen)
+    return execute(graph, facts, rewrite, deviations)
 
 
-def removal(groups: ChannelGroups, found: Removable, chosen: NDArray[np.bool_]) -> tuple[Rewrite, float]:
-    """The rewrite that removes the chosen components, and its proved deviation at the edited tensors."""
+def removal(groups: ChannelGroups, found: Removable, chosen: NDArray[np.bool_]) -> tuple[Rewrite, dict[str, float]]:
+    """The rewrite that removes the chosen components, and its proved deviation at each edited tensor."""
     chosen = spare_last(groups, chosen)
     rewrite = Rewrite(remove={int(c) for c in np.flatnonzero(chosen)})
-    deviation = 0.0
+    deviations: dict[str, float] = {}
     for number, (reader, reading) in enumerate(zip(groups.readers, found.readings, strict=True)):
         gone = chosen[reader.components]
         folded = gone & (reading.status != Status.UNUSED)
         rewrite.folds += [Fold(number, int(c), float(reading.value[c])) for c in np.flatnonzero(folded)]
-        deviation = max(deviation, _moved(reader, np.where(folded, reading.radius, 0.0)))
-    return rewrite, deviation
+        moved = _moved(reader, np.where(folded, reading.radius, 0.0))
+        if moved:
+            deviations[reader.layer.writes[0]] = moved
+    return rewrite, deviations
 
 
 def _moved(reader: Reader, radius: NDArray[np.float64]) -> float:
@@ -41,7 +43,7 @@ def _moved(reader: Reader, radius: NDArray[np.float64]) -> float:
     return float((reader.layer.absolute_columns() @ radius).max()) * (1 + 1e-9)
 
 
-def execute(graph: Graph, facts: Facts, rewrite: Rewrite, deviation: float = 0.0) -> PassReport:
+def execute(graph: Graph, facts: Facts, rewrite: Rewrite, deviations: dict[str, float] | None = None) -> PassReport:
     """Carry out a removal and report it; nothing happens when there is nothing to remove."""
     if not rewrite.remove:
         return PassReport()
@@ -53,6 +55,6 @@ def execute(graph: Graph, facts: Facts, rewrite: Rewrite, deviation: float = 0.0
         modified=True,
         removed=applied.removed,
         needed_domain=domain,
-        deviation=deviation,
+        deviations=deviations or {},
         rounding=applied.rounding,
     )

@@ -117,9 +117,7 @@ class Validator:
                     worst, name = error, self.output_names[index]
         for index, count in enumerate(flips):
             if count > 2 * self._unsettled[index]:
-                raise ValidationError(
-                    f"Output '{self.output_names[index]}' differs in {count} whole numbers."
-                )
+                raise ValidationError(f"Output '{self.output_names[index]}' differs in {count} whole numbers.")
         return Outcome(len(pairs), worst, name)
 
     def _scales(self) -> list[float]:
@@ -166,9 +164,7 @@ def input_specs(model: onnx.ModelProto) -> list[InputSpec]:
     for value in graph.inputs:
         kind = graph.types[value.name]
         if kind.dtype is None:
-            raise InputError(
-                f"Input '{value.name}' is not a tensor.", hint="Sequences and maps are not supported."
-            )
+            raise InputError(f"Input '{value.name}' is not a tensor.", hint="Sequences and maps are not supported.")
         if kind.shape is not None and 0 in kind.shape:
             raise InputError(
                 f"Input '{value.name}' has a dimension of size zero: {list(kind.shape)}.",
@@ -190,9 +186,7 @@ def _working_shapes(
     for name, shape in given.items():
         spec = next((s for s in specs if s.name == name), None)
         if spec is None:
-            raise InputError(
-                f"--shape names an unknown input '{name}'.", hint=f"Inputs: {', '.join(sorted(names))}."
-            )
+            raise InputError(f"--shape names an unknown input '{name}'.", hint=f"Inputs: {', '.join(sorted(names))}.")
         fits = spec.shape is None or (
             len(spec.shape) == len(shape)
             and all(not isinstance(d, int) or d == g for d, g in zip(spec.shape, shape, strict=True))
@@ -220,9 +214,7 @@ def _working_shapes(
 def _concrete(spec: InputSpec, spatial: int, sequence: int, batch: int) -> tuple[int, ...]:
     shape = spec.shape or ()
     filler = spatial if len(shape) >= 4 else sequence
-    return tuple(
-        d if isinstance(d, int) else (batch if axis == 0 else filler) for axis, d in enumerate(shape)
-    )
+    return tuple(d if isinstance(d, int) else (batch if axis == 0 else filler) for axis, d in enumerate(shape))
 
 
 def _from_data(

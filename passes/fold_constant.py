@@ -56,7 +56,7 @@ def _carry(graph: Graph, facts: Facts) -> PassReport:
                 carrier_of[component] = bundle.carrier
     if not chosen.any():
         return PassReport()
-    rewrite, deviation = removal(groups, found, chosen)
+    rewrite, deviations = removal(groups, found, chosen)
     folds, moves = [], []
     for fold in rewrite.folds:
         reader, reading = groups.readers[fold.reader], found.readings[fold.reader]
@@ -67,9 +67,12 @@ def _carry(graph: Graph, facts: Facts) -> PassReport:
         onto = int(np.flatnonzero(reader.components == carrier)[0])
         factor = fold.value / float(reading.value[onto])
         moves.append(Move(fold.reader, fold.channel, onto, factor))
-        deviation += abs(factor) * _wobble(groups, found, fold, onto)
+        wobble = abs(factor) * _wobble(groups, found, fold, onto)
+        if wobble:
+            edited = reader.layer.writes[0]
+            deviations[edited] = deviations.get(edited, 0.0) + wobble
     rewrite.folds, rewrite.moves = folds, moves
-    return execute(graph, facts, rewrite, deviation)
+    return execute(graph, facts, rewrite, deviations)
 
 
 def _wobble(groups: ChannelGroups, found: Removable, fold: Fold, onto: int) -> float:
@@ -98,9 +101,7 @@ def _bundles(groups: ChannelGroups, found: Removable, carried: np.ndarray) -> li
             families[tuple(sorted(n for n, c in readers.items() if c >= 0))].append(component)
     bundles = []
     for numbers, components in families.items():
-        weakest = {
-            c: min(abs(float(found.readings[n].value[where[c][n]])) for n in numbers) for c in components
-        }
+        weakest = {c: min(abs(float(found.readings[n].value[where[c][n]])) for n in numbers) for c in components}
         carrier = max(components, key=lambda c: weakest[c])
         others = tuple(c for c in components if c != carrier)
         if others and weakest[carrier] > 0.0:

@@ -30,9 +30,7 @@ class FreezeFeatures:
     def run(self, graph: Graph, facts: Facts) -> PassReport:
         """Freeze every dense layer where it lowers the cost."""
         report = PassReport()
-        readings = zip(
-            facts.groups.readers, facts.removable.readings, facts.removable_anywhere.readings, strict=True
-        )
+        readings = zip(facts.groups.readers, facts.removable.readings, facts.removable_anywhere.readings, strict=True)
         for reader, reading, anywhere in readings:
             fixed = _fixed(reader, reading, facts)
             if fixed is not None:

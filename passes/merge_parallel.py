@@ -73,12 +73,7 @@ class MergeParallel:
             for one, other, factor in _parallel_rows(graph, units):
                 i, j = int(units.components[one]), int(units.components[other])
                 free = groups.removable[i] and not facts.held[i] and i not in rewrite.remove and i not in busy
-                if (
-                    i == j
-                    or j in rewrite.remove
-                    or not free
-                    or not _alike(graph, groups, places, i, j, factor)
-                ):
+                if i == j or j in rewrite.remove or not free or not _alike(graph, groups, places, i, j, factor):
                     continue
                 moves = _moves(groups, i, j, factor)
                 if moves is not None:
@@ -145,10 +140,7 @@ def _alike(
     """Whether both components run through the same operators with equal (or proportional) constants."""
     if places[i] != places[j]:
         return False
-    at = {
-        axis: (np.flatnonzero(groups.of(axis) == i), np.flatnonzero(groups.of(axis) == j))
-        for axis in places[i]
-    }
+    at = {axis: (np.flatnonzero(groups.of(axis) == i), np.flatnonzero(groups.of(axis) == j)) for axis in places[i]}
     if any(len(a) != len(b) for a, b in at.values()):
         return False
     names = {name for name, _ in at}
@@ -159,9 +151,7 @@ def _alike(
     )
 
 
-def _node_alike(
-    graph: Graph, node: gs.Node, at: dict[tuple[str, int], tuple[Indices, Indices]], factor: float
-) -> bool:
+def _node_alike(graph: Graph, node: gs.Node, at: dict[tuple[str, int], tuple[Indices, Indices]], factor: float) -> bool:
     layer = linear_layer(graph.view(node))
     if factor != 1.0 and node.op not in SCALABLE and not _plain_add(node, at):
         return False
@@ -190,9 +180,7 @@ def _rows_alike(layer: LinearLayer, ones: Indices, others: Indices, factor: floa
     if layer.depthwise:
         straight = factor == 1.0 or not bias[ones].any()
         return bool(
-            straight
-            and np.array_equal(rows[ones], rows[others])
-            and np.array_equal(bias[ones], factor * bias[others])
+            straight and np.array_equal(rows[ones], rows[others]) and np.array_equal(bias[ones], factor * bias[others])
         )
     full = np.concatenate([rows, bias[:, None]], axis=1)
     return all(_exact_factor(full[a], full[b]) == factor for a, b in zip(ones, others, strict=True))
@@ -201,9 +189,7 @@ def _rows_alike(layer: LinearLayer, ones: Indices, others: Indices, factor: floa
 def _plain_add(node: gs.Node, at: dict[tuple[str, int], tuple[Indices, Indices]]) -> bool:
     """A sum of computed tensors that all carry the channel."""
     carried = {name for name, _ in at}
-    return node.op in ("Add", "Sum") and all(
-        t.name in carried and not isinstance(t, gs.Constant) for t in node.inputs
-    )
+    return node.op in ("Add", "Sum") and all(t.name in carried and not isinstance(t, gs.Constant) for t in node.inputs)
 
 
 def _moves(groups: ChannelGroups, i: int, j: int, factor: float) -> list[Move] | None:

@@ -50,7 +50,14 @@ class Tidy:
         if graph.initializers_as_inputs:
             changes["initializers taken out of the inputs"] = graph.initializers_as_inputs
             graph.plain_inputs = True
-        for step in (_constant_nodes, _fold_constants, _constant_targets, _skip_idle, _fold_batch_normalization, _to_gemm):
+        for step in (
+            _constant_nodes,
+            _fold_constants,
+            _constant_targets,
+            _skip_idle,
+            _fold_batch_normalization,
+            _to_gemm,
+        ):
             step(graph, report)
         if graph.remove_unreachable():
             changes["unreachable nodes"] += 1
@@ -153,13 +160,7 @@ def _fold_batch_normalization(graph: Graph, report: PassReport) -> None:
             continue
         layer = linear_layer(graph.view(source.inputs[0]))
         affine = _scale_and_shift(graph, node)
-        if (
-            layer is None
-            or layer.bias is None
-            or affine is None
-            or layer.out_axis != 1
-            or layer.node.op == "MatMul"
-        ):
+        if layer is None or layer.bias is None or affine is None or layer.out_axis != 1 or layer.node.op == "MatMul":
             continue
         scale, shift = affine
         if scale.shape != (layer.n_out,):
@@ -219,13 +220,7 @@ def _to_gemm(graph: Graph, report: PassReport) -> None:
         view = graph.view(node)
         layer, output = linear_layer(view), node.outputs[0]
         shape = view.in_shape(0)
-        if (
-            layer is None
-            or shape is None
-            or len(shape) != 2
-            or len(output.outputs) != 1
-            or not _free(graph, output)
-        ):
+        if layer is None or shape is None or len(shape) != 2 or len(output.outputs) != 1 or not _free(graph, output):
             continue
         add = output.outputs[0]
         if add.op != "Add" or not any(add is other for other in graph.nodes):

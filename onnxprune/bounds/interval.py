@@ -13,6 +13,9 @@ from onnxprune.graph.graph import Graph
 from onnxprune.operators import Interval, NodeView, operator_for
 from onnxprune.operators.interval import LARGEST
 
+LARGEST_OF = {"float32": (2 - 2**-23) * 2.0**127, "float16": 65504.0, "bfloat16": (2 - 2**-7) * 2.0**127}
+"""Largest finite value of the shorter float types."""
+
 
 class Bounds(Mapping[str, Interval]):
     """Bounds by tensor name; what nothing is known about is unbounded."""
@@ -95,9 +98,7 @@ def interval_bounds(graph: Graph, domain: Domain) -> Bounds:
         results = _apply(view, known)
         for index, tensor in enumerate(node.outputs):
             if tensor.name:
-                found = (
-                    results[index] if results is not None and index < len(results) else Interval.everything()
-                )
+                found = results[index] if results is not None and index < len(results) else Interval.everything()
                 known[tensor.name] = _limit(found, view, tensor.name)
     return Bounds(known)
 
@@ -113,18 +114,7 @@ def _apply(view: NodeView, known: dict[str, Interval]) -> Sequence[Interval] | N
 def _limit(found: Interval, view: NodeView, name: str) -> Interval:
     """Clip to the finite range of the element type: every intermediate value is finite by the domain's definition."""
     kind = view.types.get(name)
-    largest = LARGEST
-    if kind is not None and kind.dtype is not None and kind.dtype.kind in "fV":
-        largest = float(_finfo_max(kind.dtype))
+    largest = LARGEST if kind is None or kind.dtype is None else LARGEST_OF.get(kind.dtype.name, LARGEST)
     if kind is not None and kind.shape is not None and found.ndim not in (0, len(kind.shape)):
         found = found.aligned(len(kind.shape)) if found.ndim < len(kind.shape) else Interval.everything()
     return found.clamp(-largest, largest)
-
-
-def _finfo_max(dtype: np.dtype[Any]) -> float:
-    try:
-        return float(np.finfo(dtype).max)  # type: ignore[no-untyped-call] # numpy 2 only
-    except ValueError:  # types of ml_dtypes
-        import ml_dtypes  # noqa: PLC0415 # only such models need it
-
-        return float(ml_dtypes.finfo(dtype).max)

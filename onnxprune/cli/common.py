@@ -24,9 +24,7 @@ def numbers(text: str) -> list[float]:
     try:
         return [float(part) for part in text.split(",")]
     except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"'{text}' is not a list of numbers such as .485,.456,.406"
-        ) from None
+        raise argparse.ArgumentTypeError(f"'{text}' is not a list of numbers such as .485,.456,.406") from None
 
 
 def shape(text: str) -> tuple[str, tuple[int, ...]]:
@@ -63,7 +61,7 @@ def align(text: str) -> str | int:
     """``auto`` or a positive multiple."""
     if text == "auto":
         return text
-    if text.isdigit() and int(text) in (1, 4, 8, 16):
+    if text.isdecimal() and int(text) in (1, 4, 8, 16):
         return int(text)
     raise argparse.ArgumentTypeError(f"'{text}' is not one of auto, 1, 4, 8, 16")
 
@@ -81,9 +79,7 @@ def add_domain_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--around", metavar="X.npy", help="a box around this point ...")
     group.add_argument("--radius", type=float, metavar="R", help="... of this radius")
     group.add_argument("--mean", type=numbers, metavar="M,M,M", help="per channel: the box is in pixels ...")
-    group.add_argument(
-        "--std", type=numbers, metavar="S,S,S", help="... and the model gets (pixel - mean) / std"
-    )
+    group.add_argument("--std", type=numbers, metavar="S,S,S", help="... and the model gets (pixel - mean) / std")
 
 
 def add_run_options(parser: argparse.ArgumentParser) -> None:
@@ -91,9 +87,7 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("work")
     group.add_argument("--passes", metavar="A,B{K=V}", help="run these passes only, in this order")
     group.add_argument("--skip", action="append", default=[], metavar="PASS", help="leave a pass out")
-    group.add_argument(
-        "--keep", action="append", default=[], metavar="NODE", help="remove no unit of this layer"
-    )
+    group.add_argument("--keep", action="append", default=[], metavar="NODE", help="remove no unit of this layer")
     group.add_argument("--data", metavar="X.npz", help="real inputs to validate on, one array per input")
     group.add_argument(
         "--shape",
@@ -103,19 +97,13 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
         metavar="IN=1,3,H,W",
         help="sizes of dynamic dimensions to run with",
     )
-    group.add_argument(
-        "--tolerance", type=tolerance, metavar="T", help="allowed error relative to the output range"
-    )
+    group.add_argument("--tolerance", type=tolerance, metavar="T", help="allowed error relative to the output range")
     group.add_argument(
         "--seed", type=count, default=0, metavar="N", help="of the inputs used for validation (default 0)"
     )
     group.add_argument("--provider", metavar="P", help="execution provider: cpu (default), cuda, ...")
-    group.add_argument(
-        "--threads", type=count, default=0, metavar="N", help="threads for latency measurements"
-    )
-    group.add_argument(
-        "--custom-ops", action="append", default=[], metavar="LIB", help="library with custom operators"
-    )
+    group.add_argument("--threads", type=count, default=0, metavar="N", help="threads for latency measurements")
+    group.add_argument("--custom-ops", action="append", default=[], metavar="LIB", help="library with custom operators")
     output = parser.add_argument_group("output")
     output.add_argument("--report", metavar="R.json", help="write the report (- for standard output)")
     output.add_argument("--quiet", "-q", action="store_true", help="print nothing but errors")
@@ -157,9 +145,7 @@ def read_data(path: str | None) -> dict[str, Any] | None:
             if isinstance(arrays, np.lib.npyio.NpzFile):
                 return {name: arrays[name] for name in arrays.files}
     except FileNotFoundError:
-        raise InputError(
-            f"No such file: {path}", hint="--data takes an .npz file with one array per input."
-        ) from None
+        raise InputError(f"No such file: {path}", hint="--data takes an .npz file with one array per input.") from None
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error):
         pass  # the same as a file with a single array
     raise InputError(

@@ -14,6 +14,7 @@ from onnxprune.cli.common import (
     run_options,
     written_report,
 )
+from onnxprune.cli.interrupt import finishing
 
 EXAMPLE = """example:
   onnxprune inspect model.onnx --domain 0:1"""
@@ -42,8 +43,8 @@ def run(options: argparse.Namespace) -> int:
 
     check_report(options.report, options.model)
     source = load(options.model)
-    with progress(options.quiet, options.verbose) as step:
-        settings = Options(align=1, goal="size", progress=step, **run_options(options))
+    with progress(options.quiet, options.verbose) as step, finishing() as stopped:
+        settings = Options(align=1, goal="size", progress=step, stopped=stopped, **run_options(options))
         result = optimize_source(source, read_domain(options, source), settings)
     with written_report(result.report.to_json(), options.report):
         if not options.quiet:

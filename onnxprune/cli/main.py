@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import re
 import sys
@@ -89,5 +90,5 @@ def _failed(what: str, hint: str, code: int) -> int:
 
 def _drop_output() -> None:
     """Keep Python from flushing to a standard output that is gone, once more, when it ends."""
-    with open(os.devnull, "w") as nowhere:
+    with contextlib.suppress(OSError), open(os.devnull, "w") as nowhere:
         os.dup2(nowhere.fileno(), sys.stdout.fileno())

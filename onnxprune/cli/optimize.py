@@ -16,6 +16,7 @@ from onnxprune.cli.common import (
     run_options,
     written_report,
 )
+from onnxprune.cli.interrupt import finishing
 
 EXAMPLE = """example:
   onnxprune optimize model.onnx smaller.onnx --domain 0:1 --report report.json"""
@@ -33,9 +34,7 @@ def parser(prog: str) -> argparse.ArgumentParser:
     result.add_argument("model", metavar="IN", help="the ONNX model to read")
     result.add_argument("output", metavar="OUT", help="where to write the result")
     add_domain_options(result)
-    result.add_argument(
-        "--align", type=align, default="auto", metavar="N", help="channel counts: auto, 1, 4, 8 or 16"
-    )
+    result.add_argument("--align", type=align, default="auto", metavar="N", help="channel counts: auto, 1, 4, 8 or 16")
     result.add_argument(
         "--goal", choices=("latency", "size"), default="latency", help="what to favour (default latency)"
     )
@@ -63,8 +62,10 @@ def run(options: argparse.Namespace) -> int:
     source = load(options.model)
     if not options.dry_run:
         check_spares_data(source, output)
-    with progress(options.quiet, options.verbose) as step:
-        settings = Options(align=options.align, goal=options.goal, progress=step, **run_options(options))
+    with progress(options.quiet, options.verbose) as step, finishing() as stopped:
+        settings = Options(
+            align=options.align, goal=options.goal, progress=step, stopped=stopped, **run_options(options)
+        )
         result = optimize_source(source, read_domain(options, source), settings)
     with written_report(result.report.to_json(), options.report):
         if options.dry_run:

@@ -40,7 +40,8 @@ def cost(model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> Cost:
         onnx.TensorProto.FLOAT16,
         onnx.TensorProto.BFLOAT16,
     )
-    constants = [a.t for n in model.graph.node if n.op_type == "Constant" for a in n.attribute if a.HasField("t")]
+    nodes = [node for node in model.graph.node if node.op_type == "Constant"]
+    constants = [attribute.t for node in nodes for attribute in node.attribute if attribute.HasField("t")]
     params = sum(prod(t.dims) for t in (*model.graph.initializer, *constants) if t.data_type in floats)
     return Cost(len(model.graph.node), params, macs(model, shapes), model.ByteSize())
 
@@ -55,23 +56,19 @@ def macs(model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> int:
 def _node_macs(node: onnx.NodeProto, shapes: Mapping[str, Shape | None]) -> int:
     if node.op_type not in ("Conv", "ConvTranspose", "Gemm", "MatMul") or node.domain not in ("", "ai.onnx"):
         return 0
-    x, w, y = (shapes.get(name) for name in (node.input[0], node.input[1], node.output[0]))
-    if not (_static(x) and _static(w) and _static(y)):
+    x, w, y = (_static(shapes.get(name)) for name in (node.input[0], node.input[1], node.output[0]))
+    if x is None or w is None or y is None:
         return 0
-    assert x is not None and w is not None and y is not None  # narrowed by _static
     if node.op_type == "Conv":
-        return _size(y) * _size(w[1:])
+        return prod(y) * prod(w[1:])
     if node.op_type == "ConvTranspose":
-        return _size(x) * _size(w[1:])
+        return prod(x) * prod(w[1:])
     if node.op_type == "Gemm":
         transposed = any(a.name == "transA" and a.i for a in node.attribute)
-        return _size(y) * int(x[0] if transposed else x[1])  # type: ignore[arg-type] # static
-    return _size(y) * int(x[-1])  # type: ignore[arg-type] # static
+        return prod(y) * (x[0] if transposed else x[1])
+    return prod(y) * x[-1]
 
 
-def _static(shape: Shape | None) -> bool:
-    return shape is not None and all(isinstance(d, int) for d in shape)
-
-
-def _size(shape: Shape) -> int:
-    return prod(d for d in shape if isinstance(d, int))
+def _static(shape: Shape | None) -> tuple[int, ...] | None:
+    sizes = tuple(d for d in shape or () if isinstance(d, int))
+    return sizes if shape is not None and len(sizes) == len(shape) else None

@@ -55,13 +55,9 @@ def load(source: ModelLike) -> Source:
     except FileNotFoundError:
         raise InputError(f"No such file: {path}", hint="Check the path of the input model.") from None
     except IsADirectoryError:
-        raise InputError(
-            f"{path} is a directory, not an ONNX file.", hint="Name the .onnx file in it."
-        ) from None
+        raise InputError(f"{path} is a directory, not an ONNX file.", hint="Name the .onnx file in it.") from None
     except OSError as error:
-        raise InputError(
-            f"Cannot read {path}: {error.strerror}.", hint="Check the file's permissions."
-        ) from None
+        raise InputError(f"Cannot read {path}: {error.strerror}.", hint="Check the file's permissions.") from None
     model = _parse(data, str(path))
     external = tuple(sorted(_external_files(model)))
     if external:
@@ -203,9 +199,7 @@ def check_spares_data(source: Source, path: Path) -> None:
     if source.path is not None:
         for name in source.external:
             if (source.path.parent / name).resolve() == path.resolve():
-                raise InputError(
-                    f"The output {path} holds weights of {source.path}.", hint="Choose another name."
-                )
+                raise InputError(f"The output {path} holds weights of {source.path}.", hint="Choose another name.")
 
 
 @contextlib.contextmanager
@@ -266,9 +260,7 @@ def save(model: onnx.ModelProto, path: Path, *, external: bool = False) -> None:
     try:
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=_prefix(path)) as folder:
             staged = Path(folder) / path.name
-            onnx.save_model(
-                _copy(model), staged, save_as_external_data=True, location=data.name, size_threshold=1024
-            )
+            onnx.save_model(_copy(model), staged, save_as_external_data=True, location=data.name, size_threshold=1024)
             if staged.with_name(data.name).exists():
                 staged.with_name(data.name).replace(data)
             staged.replace(path)

@@ -34,9 +34,7 @@ class Graph:
         try:
             self.surgeon: gs.Graph = gs.import_onnx(model)
         except Exception as error:  # graphsurgeon raises what its parsers happen to raise
-            raise InputError(
-                f"The graph cannot be read: {error}", hint="Check it with onnx.checker."
-            ) from error
+            raise InputError(f"The graph cannot be read: {error}", hint="Check it with onnx.checker.") from error
         self.opset = standard_opset(model) or 0
         self._origin = {
             id(node): _Origin(node, proto) for node, proto in zip(self.nodes, model.graph.node, strict=True)
@@ -91,12 +89,7 @@ class Graph:
 
     def constants(self) -> dict[str, gs.Constant]:
         """Initializers in use, by name."""
-        return {
-            tensor.name: tensor
-            for node in self.nodes
-            for tensor in node.inputs
-            if isinstance(tensor, gs.Constant)
-        }
+        return {tensor.name: tensor for node in self.nodes for tensor in node.inputs if isinstance(tensor, gs.Constant)}
 
     def _split_shared(self) -> None:
         """Give every reader of a shared initializer a constant of its own (of the same array).
@@ -284,19 +277,17 @@ class Graph:
             if tensor.name in used:
                 constant = constants.get(tensor.name)
                 loaded = constant is None or id(constant) == self._loaded.get(tensor.name)
-                same = loaded and tensor.name not in self._changed
-                graph.initializer.append(
-                    tensor if same else _tensor_proto(tensor.name, constant.values, tensor)
-                )
+                if constant is None or (loaded and tensor.name not in self._changed):
+                    graph.initializer.append(tensor)
+                else:
+                    graph.initializer.append(_tensor_proto(tensor.name, constant.values, tensor))
         graph.initializer.extend(
             _tensor_proto(name, constant.values)
             for name, constant in constants.items()
             if name not in self._weights and name not in self.sparse
         )
         graph.sparse_initializer.extend(t for t in original.sparse_initializer if t.values.name in used)
-        graph.input.extend(
-            value for value in original.input if not (self.plain_inputs and value.name in self._weights)
-        )
+        graph.input.extend(value for value in original.input if not (self.plain_inputs and value.name in self._weights))
         if self.plain_inputs:
             model.ir_version = max(model.ir_version, 4)
         produced = {name for node in graph.node for name in node.output}
@@ -306,9 +297,7 @@ class Graph:
         )
         return model
 
-    def _value_info(
-        self, notes: Iterable[onnx.ValueInfoProto], produced: set[str]
-    ) -> Iterator[onnx.ValueInfoProto]:
+    def _value_info(self, notes: Iterable[onnx.ValueInfoProto], produced: set[str]) -> Iterator[onnx.ValueInfoProto]:
         for note in notes:
             if note.name not in produced and note.name not in self._weights:
                 continue

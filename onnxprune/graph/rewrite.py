@@ -76,8 +76,8 @@ def apply(graph: Graph, groups: ChannelGroups, rewrite: Rewrite) -> Applied:
     aliases = _move_columns(graph, groups, rewrite, applied)
     _record(groups, gone, applied)
     _slice_constants(graph, kept, aliases)
-    for name, axis in kept:
-        graph.resized(name, axis, len(kept[name, axis]))
+    for (name, axis), indices in kept.items():
+        graph.resized(name, axis, len(indices))
     _resize_nodes(graph, kept)
     for reader, shift in shifts.items():
         layer = groups.readers[reader].layer
@@ -152,9 +152,7 @@ def _resize_nodes(graph: Graph, kept: dict[Axis, NDArray[np.int64]]) -> None:
                 operator.resize(graph.view(node), sizes)
 
 
-def shift_bias(
-    graph: Graph, layer: LinearLayer, shift: Array, rows: NDArray[np.int64] | None = None
-) -> float:
+def shift_bias(graph: Graph, layer: LinearLayer, shift: Array, rows: NDArray[np.int64] | None = None) -> float:
     """Add a vector to the bias of a layer, giving it one where it has none.
 
     Args:
@@ -185,9 +183,7 @@ def shift_bias(
     return _rounding(exact, values)
 
 
-def _bias_of_matmul(
-    graph: Graph, layer: LinearLayer, size: int, dtype: np.dtype[Any]
-) -> tuple[gs.Node, int, Array]:
+def _bias_of_matmul(graph: Graph, layer: LinearLayer, size: int, dtype: np.dtype[Any]) -> tuple[gs.Node, int, Array]:
     """The Add behind a MatMul that carries its bias; a new one is inserted where there is none."""
     node = layer.node
     output = node.outputs[0]

@@ -50,9 +50,7 @@ def _entries(graph: Graph, tensor: gs.Tensor, depth: int = 0) -> list[Dim] | Non
         shape = view.in_shape(0)
         end = node.attrs.get("end")
         return (
-            None
-            if shape is None
-            else list(shape[int(node.attrs.get("start", 0)) : None if end is None else int(end)])
+            None if shape is None else list(shape[int(node.attrs.get("start", 0)) : None if end is None else int(end)])
         )
     if node.op in PASSED_ON:
         return _entries(graph, node.inputs[0], depth + 1)

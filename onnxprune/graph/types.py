@@ -14,9 +14,7 @@ SMALL = 1024
 """Initializers up to this many entries keep their values: they may be target shapes."""
 
 
-def infer_types(
-    model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]] | None = None
-) -> dict[str, TensorType]:
+def infer_types(model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]] | None = None) -> dict[str, TensorType]:
     """Types of all tensors of the main graph, for all sizes it admits or with the inputs at the given shapes.
 
     Large weights are replaced by inputs of the same type, so that models beyond the 2 GB limit work. What the
@@ -24,9 +22,7 @@ def infer_types(
     """
     skeleton = _skeleton(model)
     for value in skeleton.graph.input:
-        for dim, size in zip(
-            value.type.tensor_type.shape.dim, (shapes or {}).get(value.name, ()), strict=False
-        ):
+        for dim, size in zip(value.type.tensor_type.shape.dim, (shapes or {}).get(value.name, ()), strict=False):
             dim.dim_value = size
     try:
         inferred = shape_inference.infer_shapes(skeleton, data_prop=True).graph
@@ -63,9 +59,7 @@ def _skeleton(model: onnx.ModelProto) -> onnx.ModelProto:
         if int(np.prod(tensor.dims)) <= SMALL:
             target.initializer.append(tensor)
         else:
-            target.input.append(
-                onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
-            )
+            target.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
     return skeleton
 
 

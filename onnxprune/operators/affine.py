@@ -24,9 +24,7 @@ POSITIONAL_LIMIT = 2e8
 """Multiply-adds up to which a convolution's bounds are computed position by position."""
 
 
-def affine_interval(
-    weights: Array, absolute: Array, terms: int, inputs: Interval, bias: Interval
-) -> Interval:
+def affine_interval(weights: Array, absolute: Array, terms: int, inputs: Interval, bias: Interval) -> Interval:
     """Bounds of ``W x + b`` for inputs whose last axis runs over channels (methods: centre and radius).
 
     Args:
@@ -118,9 +116,7 @@ class ConvTranspose(Operator):
         if layer.uniform:
             return [_per_channel(layer, node, inputs, x, rank)]
         per_tap = [
-            LinearLayer(
-                **{**layer.__dict__, "weights": layer.weights[:, :, t : t + 1], "bias": np.zeros(layer.n_out)}
-            )
+            LinearLayer(**{**layer.__dict__, "weights": layer.weights[:, :, t : t + 1], "bias": np.zeros(layer.n_out)})
             for t in range(layer.weights.shape[2])
         ]
         total = Interval.point(np.zeros((1,) * rank))
@@ -139,9 +135,7 @@ class ConvTranspose(Operator):
 def _per_channel(layer: LinearLayer, node: NodeView, inputs: Inputs, x: Interval, rank: int) -> Interval:
     """Bounds with one interval per channel (axis 1), for inputs that are uniform over space."""
     batch = x.shape[0]
-    flat = x.map(
-        lambda v: np.broadcast_to(v, (batch, layer.n_in) + (1,) * (rank - 2)).reshape(batch, layer.n_in)
-    )
+    flat = x.map(lambda v: np.broadcast_to(v, (batch, layer.n_in) + (1,) * (rank - 2)).reshape(batch, layer.n_in))
     bias = _bias_interval(layer, node, inputs, 2)
     ins, outs = int(layer.weights.shape[1]), layer.n_out // layer.groups
     sums, absolute = layer.weights.sum(axis=2), np.abs(layer.weights).sum(axis=2)
@@ -177,9 +171,7 @@ def _lanes(sums: Array, absolute: Array, terms: int, x: Interval, bias: Interval
         zero = (absolute == 0) | ((center == 0) & (radius == 0))
         y_center = center * sums + bias_center
         wide = radius + g * (np.abs(center) + radius) + TINY
-        spread = (wide * absolute + bias_radius + g * (np.abs(y_center) + np.abs(bias_center))) * (
-            1 + g
-        ) + terms * TINY
+        spread = (wide * absolute + bias_radius + g * (np.abs(y_center) + np.abs(bias_center))) * (1 + g) + terms * TINY
         total = np.where(zero, 0.0, x.magnitude() * absolute * (1 + g) + terms * TINY)
     by_size = add(bias, Interval.of(-total, total))
     result = Interval.of(y_center - up(spread), y_center + up(spread)).meet(by_size)
@@ -303,9 +295,7 @@ class Gemm(Operator):
         matrix = layer.weights[:, :, 0]
         if layer.bias is not None:
             return [affine_interval(matrix, np.abs(matrix), layer.n_in, x, Interval.point(layer.bias))]
-        product = affine_interval(
-            matrix, np.abs(matrix), layer.n_in, x, Interval.point(np.zeros(layer.n_out))
-        )
+        product = affine_interval(matrix, np.abs(matrix), layer.n_in, x, Interval.point(np.zeros(layer.n_out)))
         given = inputs[2] if len(inputs) > 2 else None
         if given is None:
             return [product]
@@ -357,9 +347,7 @@ class MatMul(Operator):
             if a.lower.size > 5e7:
                 a = a.hull_over(tuple(range(a.ndim - 1)))
             matrix = layer.weights[:, :, 0]
-            return [
-                affine_interval(matrix, np.abs(matrix), layer.n_in, a, Interval.point(np.zeros(layer.n_out)))
-            ]
+            return [affine_interval(matrix, np.abs(matrix), layer.n_in, a, Interval.point(np.zeros(layer.n_out)))]
         if a is None or b is None or shape is None or not isinstance(shape[-1], int):
             return None
         return [_product(a, b, shape[-1])]
@@ -393,12 +381,7 @@ class BatchNormalization(Operator):
         x = inputs[0]
         parameters = [node.constant(i) for i in range(1, 5)]
         shape = node.in_shape(0)
-        if (
-            x is None
-            or shape is None
-            or any(p is None for p in parameters)
-            or int(node.attr("training_mode", 0))
-        ):
+        if x is None or shape is None or any(p is None for p in parameters) or int(node.attr("training_mode", 0)):
             return None
         scale, shift, mean, variance = (np.asarray(p, dtype=np.float64) for p in parameters)
         epsilon = float(node.attr("epsilon", np.float32(1e-5)))

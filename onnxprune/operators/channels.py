@@ -63,9 +63,7 @@ class ChannelMap:
         """``left_index[k]`` belongs to ``right_index[k]``; an index may occur several times."""
         self.mention(left, right)
         if self._both_known(left, right):
-            self.links.append(
-                Link(left, right, np.asarray(left_index, np.int64), np.asarray(right_index, np.int64))
-            )
+            self.links.append(Link(left, right, np.asarray(left_index, np.int64), np.asarray(right_index, np.int64)))
 
     def _both_known(self, left: Axis, right: Axis) -> bool:
         """Indices cannot be matched with an axis of unknown size: then those of the other one stay."""
@@ -84,9 +82,7 @@ class ChannelMap:
         self.locks.setdefault(axis, reason)
 
     def read(self, axis: Axis) -> None:
-        """The node reads this input axis as the inputs of a linear layer: an index may go once its
-        contribution is a known constant or has zero weights.
-        """
+        """The node sums over this input axis: an index may go once its contribution is a known constant."""
         self.mention(axis)
         self.reads.add(axis)
 

@@ -185,11 +185,7 @@ def _vector(view: NodeView, index: int, length: int) -> Array | None:
     if not view.has_input(index):
         return np.zeros(length)
     values = view.constant(index)
-    if (
-        values is None
-        or values.size not in (1, length)
-        or (values.size == length and values.shape[-1:] != (length,))
-    ):
+    if values is None or values.size not in (1, length) or (values.size == length and values.shape[-1:] != (length,)):
         return None
     flat = values.astype(np.float64).reshape(-1)
     return np.broadcast_to(flat, (length,)).copy() if np.isfinite(flat).all() else None

@@ -137,9 +137,7 @@ class Flatten(Operator):
         sides = range(cut), range(cut, len(before))
         numbers = [_static(before, side) for side in sides]
         after: Sizes = ["?" if side is None else prod(side) for side in numbers]
-        blocks = [
-            Block(tuple(axis for axis in side if before[axis] != 1), (k,)) for k, side in enumerate(sides)
-        ]
+        blocks = [Block(tuple(axis for axis in side if before[axis] != 1), (k,)) for k, side in enumerate(sides)]
         return after, [block for block in blocks if block.inside]
 
     def interval(self, node: NodeView, inputs: Inputs) -> list[Interval]:
@@ -226,9 +224,7 @@ class Reshape(Operator):
                 own = [(axis, target[axis]) for axis in outside]
                 if all(entry == -1 or (entry == 0 and inside == (axis,)) for axis, entry in own):
                     continue
-                for axis in [(node.input(0), axis) for axis in inside] + [
-                    (node.output(), k) for k in outside
-                ]:
+                for axis in [(node.input(0), axis) for axis in inside] + [(node.output(), k) for k in outside]:
                     links.lock(axis, "Reshape to a computed shape")
         link_blocks(node, links, before, len(after), blocks)
         return True

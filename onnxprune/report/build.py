@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -94,6 +95,7 @@ def build_report(
             "kept_because": dict(reasons.most_common()),
             "passes": [_pass(entry) for entry in final.entries.values()],
             "deviation": final.deviation,
+            "deviation_at_outputs": final.at_outputs if math.isfinite(final.at_outputs) else None,
             "align": align,
             "proof": {
                 "by_method": {"interval": proved, "linear": 0, "split": 0, "lp": 0, "mip": 0},
@@ -103,7 +105,7 @@ def build_report(
             "validation": {
                 "samples": outcome.samples if outcome else 0,
                 "max_abs_error": outcome.max_abs_error if outcome else None,
-                "deviation_bound": final.deviation,
+                "deviation_bound": final.allowed,
                 "provider": provider.removesuffix("ExecutionProvider").lower(),
             },
             "notes": list(notes),

@@ -49,7 +49,7 @@ def print_summary(
     if not modified:
         out.print("nothing to remove: the model is handed back as it is, byte for byte")
     else:
-        bound = f", proved deviation at most {report['deviation']:.1e}" if report["deviation"] else ""
+        bound = f", proved deviation at most {check['deviation_bound']:.1e}" if check["deviation_bound"] else ""
         out.print(
             f"PASSED: {check['samples']} inputs, largest difference {check['max_abs_error']:.2g}{bound}",
             markup=False,
