@@ -41,7 +41,7 @@ def cost(model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> Cost:
         onnx.TensorProto.BFLOAT16,
     )
     nodes = [node for node in model.graph.node if node.op_type == "Constant"]
-    constants = [attribute.t for node in nodes for attribute in node.attribute if attribute.HasField("t")]
+    constants = [a.t for node in nodes for a in node.attribute if a.HasField("t")]
     params = sum(prod(t.dims) for t in (*model.graph.initializer, *constants) if t.data_type in floats)
     return Cost(len(model.graph.node), params, macs(model, shapes), model.ByteSize())
 

@@ -404,5 +404,5 @@ def _captured(nodes: Iterable[onnx.NodeProto], nested: bool = False) -> Iterator
 
 
 def label(node: gs.Node) -> str:
-    """A name for a node in reports: its own, or one made of its operator and first output."""
-    return str(node.name) or f"{node.op}({node.outputs[0].name if node.outputs else ''})"
+    """A name for a node in reports: its own, or that of its first output."""
+    return str(node.name or (node.outputs[0].name if node.outputs else node.op))

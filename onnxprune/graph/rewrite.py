@@ -169,7 +169,9 @@ def shift_bias(graph: Graph, layer: LinearLayer, shift: Array, rows: NDArray[np.
     rows = np.arange(layer.n_out) if rows is None else rows
     node, index, base = layer.node, 2, layer.bias[rows]
     dtype = np.asarray(node.inputs[1].values).dtype
-    if layer.node.op == "MatMul":
+    if layer.node.op == "MatMul" and layer.in_axis == 1:
+        node.op = "Gemm"
+    elif layer.node.op == "MatMul":
         node, index, base = _bias_of_matmul(graph, layer, len(rows), dtype)
     elif layer.node.op == "Gemm":
         node.attrs.pop("beta", None)  # the normal form has it multiplied in
