@@ -13,6 +13,8 @@ from onnxprune.graph.groups import ChannelGroups
 
 MULTIPLES = (1, 4, 8, 16)
 METADATA_KEY = "onnxprune.align"
+REJECTED = 0
+"""Recorded where every smaller variant was measured slower, so that a second run changes nothing."""
 
 Kept = dict[str, NDArray[np.int64]]
 """Per layer the indices (in the tidied model) of the units that stay."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -18,14 +20,17 @@ from onnxprune.graph.cost import Cost, cost, macs
 from onnxprune.graph.files import ModelLike, Source, load
 from onnxprune.graph.graph import Graph, label
 from onnxprune.passes_registry import select
-from onnxprune.pipeline import Pipeline, Progress, Reduced
+from onnxprune.pipeline import Pipeline, Progress, Reduced, check_model
 from onnxprune.report.build import Report, build_report
 from onnxprune.runtime import Runner, choose_provider, latencies
-from onnxprune.validate import Outcome, Validator, input_specs
+from onnxprune.samples import input_specs
+from onnxprune.validate import Outcome, Validator
 
 DOMAIN_KEY = "onnxprune.domain."
 NOISE = 1.03
-"""Latency ratios up to this count as equal."""
+"""Latency ratios up to this count as equal where the question is whether the result is slower."""
+ALIKE = 1.08
+"""Among variants whose latency is within this ratio of the fastest the smallest is taken."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,29 @@ class Options:
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     progress: Progress = lambda _: None
     stopped: Callable[[], bool] = lambda: False
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be meant.
+
+        Raises:
+            InputError: A value outside its range.
+        """
+        texts = [name for name in ("skip", "keep", "custom_ops") if isinstance(getattr(self, name), str)]
+        if texts:
+            raise InputError(f"{texts[0]} must be a sequence of names, not one text.", hint=f"{texts[0]}=['name']")
+        checks: dict[str, tuple[bool, str]] = {
+            "align": (self.align == "auto" or self.align in alignment.MULTIPLES, "auto, 1, 4, 8 or 16"),
+            "goal": (self.goal in ("latency", "size"), "latency or size"),
+            "seed": (self.seed >= 0, "0 or more"),
+            "threads": (self.threads >= 0, "0 or more"),
+            "tolerance": (self.tolerance is None or 0 <= self.tolerance < math.inf, "0 or more"),
+        }
+        for name, (fine, wanted) in checks.items():
+            if not fine:
+                raise InputError(f"{name} cannot be {getattr(self, name)!r}.", hint=f"It is {wanted}.")
+        missing = [library for library in self.custom_ops if not Path(library).is_file()]
+        if missing:
+            raise InputError(f"No such library of custom operators: {missing[0]}", hint="Check --custom-ops.")
 
 
 @dataclass(frozen=True)
@@ -113,7 +141,9 @@ class _Job:
         )
         if options.data:
             self.notes += [str(violation) for violation in self.domain.violations(options.data)]
-        self.pipeline = Pipeline(self.domain, self.validator, options.progress, options.stopped)
+        self.pipeline = Pipeline(
+            self.domain, self.validator, options.progress, options.stopped, strict=_well_formed(source.model)
+        )
 
     def run(self) -> Result:
         tidied = self.pipeline.run(Reduced(self.source.model), [p for p in self.passes if p.name == "tidy"])
@@ -121,7 +151,7 @@ class _Job:
         self.kept_nodes = self._kept_nodes()
         final, align, timing = self._reduce(tidied)
         modified = final.modified
-        outcome = Outcome(len(self.validator.feeds), 0.0, "")
+        outcome = Outcome(len(self.validator.feeds))
         if modified:
             final.model = self._with_metadata(final.model, align)
             self.options.progress("validating the result")
@@ -157,7 +187,11 @@ class _Job:
         full = self.pipeline.run(tidied, rest, self.kept_nodes)
         touched = any(full.entries[p.name].modified for p in rest if p.name in full.entries)
         recorded = _recorded_align(self.source.model)
-        if touched and self.options.align == "auto" and self.options.goal == "latency" and recorded is not None:
+        measuring = self.options.align == "auto" and self.options.goal == "latency"
+        if touched and measuring and recorded == alignment.REJECTED:
+            self.notes.append("An earlier run found the smaller model slower; --goal size hands it out.")
+            return tidied, recorded, {}
+        if touched and measuring and recorded is not None:
             again = self._aligned(tidied, rest, full, recorded)
             if not any(again.entries[p.name].modified for p in rest if p.name in again.entries):
                 return again, recorded, {}
@@ -213,7 +247,7 @@ class _Job:
                 "--goal size hands it out."
             )
         if tidied.modified and baseline <= original * NOISE:
-            return tidied, 1, {**timing, "after": baseline}
+            return tidied, alignment.REJECTED if variants else 1, {**timing, "after": baseline}
         if tidied.modified:
             self.notes.append("Tidying made the model slower; the original is handed back.")
         return Reduced(self.source.model), 1, {**timing, "after": original}
@@ -222,7 +256,7 @@ class _Job:
         """The fastest variant; among those within noise of it the smallest, after a numeric check."""
         remaining = dict(times)
         while remaining:
-            limit = min(remaining.values()) * NOISE
+            limit = min(remaining.values()) * ALIKE
             near = [m for m in remaining if remaining[m] <= limit]
             choice = min(near, key=lambda m: variants[m].model.ByteSize())
             try:
@@ -270,5 +304,16 @@ def _default_shapes(specs: Sequence[Any], given: Mapping[str, tuple[int, ...]]) 
 
 
 def _recorded_align(model: onnx.ModelProto) -> int | None:
+    """The multiple an earlier run chose, REJECTED where it found the smaller model slower."""
     values = [p.value for p in model.metadata_props if p.key == alignment.METADATA_KEY]
-    return int(values[0]) if values and values[0].isdigit() else None
+    known = {str(multiple): multiple for multiple in (*alignment.MULTIPLES, alignment.REJECTED)}
+    return known.get(values[0]) if values else None
+
+
+def _well_formed(model: onnx.ModelProto) -> bool:
+    """Whether the original itself passes ONNX's checker; ONNX Runtime runs many that do not."""
+    try:
+        check_model(model)
+    except ValidationError:
+        return False
+    return True

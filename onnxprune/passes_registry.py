@@ -56,6 +56,8 @@ def select(names: str | Sequence[str] | None, skip: Sequence[str] = ()) -> list[
         chosen = [cls() for cls in known.values() if cls.order is not None]
     else:
         items = _split(names) if isinstance(names, str) else list(names)
+        if not items:
+            raise InputError("No passes are named.", hint=f"Known passes: {', '.join(known)}.")
         chosen = [_parse(item, known) for item in items]
     return [p for p in chosen if p.name not in skip]
 

@@ -97,6 +97,7 @@ class Pipeline:
         validator: Compares candidates with the original; None skips the numeric check (alignment variants,
             of which only the chosen one is validated, in full).
         progress: Called with a line of text at every step.
+        strict: Also require what ONNX's checker requires (off for originals that do not pass it themselves).
         stopped: Asked before every pass; once it says True, the passes so far are the result.
     """
 
@@ -104,6 +105,7 @@ class Pipeline:
     validator: Validator | None
     progress: Progress
     stopped: Callable[[], bool] = lambda: False
+    strict: bool = True
 
     def unchecked(self) -> Pipeline:
         """The same without numeric checks after every pass."""
@@ -158,7 +160,8 @@ class Pipeline:
         try:
             if item.name != "tidy" and candidate.ByteSize() > state.model.ByteSize() + SLACK:
                 raise ValidationError("it would make the model larger (weights shared by several layers)")
-            check_model(candidate)
+            if self.strict:
+                check_model(candidate)
             if self.validator is not None:
                 self.validator.check(candidate, state.allowed, quick=True)
         except (ValidationError, EnvironmentFailure) as error:

@@ -15,7 +15,43 @@ from onnxprune.operators.linear import linear_layer
 SLACK = 1 + 1e-9
 """Covers the rounding of the few float64 operations per node."""
 
-UNIT = ["Abs", "Add", "AveragePool", "Clip", "Concat", "Dropout", "Expand", "Flatten", "Gather", "GlobalAveragePool", "GlobalMaxPool", "Identity", "Max", "MaxPool", "Mean", "Min", "Neg", "Pad", "ReduceMax", "ReduceMean", "ReduceMin", "Relu", "Reshape", "Slice", "Softmax", "Softplus", "Softsign", "Split", "Squeeze", "Sub", "Sum", "Tanh", "Tile", "Transpose", "Unsqueeze"]
+UNIT = [
+    "Abs",
+    "Add",
+    "AveragePool",
+    "Clip",
+    "Concat",
+    "Dropout",
+    "Expand",
+    "Flatten",
+    "Gather",
+    "GlobalAveragePool",
+    "GlobalMaxPool",
+    "Identity",
+    "Max",
+    "MaxPool",
+    "Mean",
+    "Min",
+    "Neg",
+    "Pad",
+    "ReduceMax",
+    "ReduceMean",
+    "ReduceMin",
+    "Relu",
+    "Reshape",
+    "Slice",
+    "Softmax",
+    "Softplus",
+    "Softsign",
+    "Split",
+    "Squeeze",
+    "Sub",
+    "Sum",
+    "Tanh",
+    "Tile",
+    "Transpose",
+    "Unsqueeze",
+]
 
 LIPSCHITZ = {
     **dict.fromkeys(UNIT, 1.0),
@@ -43,7 +79,7 @@ def carry(graph: Graph, seeds: Mapping[str, float], bounds: Bounds) -> float:
         A proved bound in real arithmetic, ``inf`` where an operator on the way has no known constant.
     """
     change = {name: amount for name, amount in seeds.items() if amount > 0}
-    for node in graph.order():
+    for node in graph.nodes:
         incoming = [change.get(t.name, 0.0) for t in node.inputs]
         moved = _moved(graph, node, incoming, bounds) if any(incoming) else 0.0
         for tensor in node.outputs:

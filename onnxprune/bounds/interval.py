@@ -93,7 +93,7 @@ def interval_bounds(graph: Graph, domain: Domain) -> Bounds:
         if kind is not None and kind.dtype is not None:
             lower, upper = domain.bounds(InputSpec(value.name, kind.dtype, kind.shape))
             known[value.name] = Interval.of(lower, upper)
-    for node in graph.order():
+    for node in graph.nodes:
         view = graph.view(node)
         results = _apply(view, known)
         for index, tensor in enumerate(node.outputs):

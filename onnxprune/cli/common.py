@@ -114,7 +114,7 @@ def read_domain(options: argparse.Namespace, source: Source) -> Domain:
     """The domain the options describe."""
     from onnxprune.domain import Domain, around, parse_domain  # noqa: PLC0415 # keeps --help quick
     from onnxprune.errors import InputError  # noqa: PLC0415
-    from onnxprune.validate import input_specs  # noqa: PLC0415
+    from onnxprune.samples import input_specs  # noqa: PLC0415
 
     specs = input_specs(source.model)
     if (options.mean or options.std) and not options.domain:

@@ -41,6 +41,8 @@ class Graph:
         }
         self._weights = {tensor.name: tensor for tensor in model.graph.initializer}
         self._changed: set[str] = set()
+        self._sort()
+        self._name_nodes()
         self._loaded = {name: id(constant) for name, constant in self.constants().items()}
         self._family: dict[str, str] = {}
         self._split_shared()
@@ -81,11 +83,28 @@ class Graph:
 
     def view(self, node: gs.Node) -> NodeView:
         """Read access to a node."""
-        return NodeView(node, self.types, self.opset)
+        return NodeView(node, self.types, self.opset, self.sparse)
 
-    def order(self) -> Iterator[gs.Node]:
-        """Nodes in execution order."""
-        return iter(self.nodes)
+    def _sort(self) -> None:
+        """ONNX wants nodes in execution order; some files are not, and ONNX Runtime accepts them."""
+        known = {t.name for node in self.nodes for t in node.inputs if not t.inputs}
+        for node in self.nodes:
+            if any(t.name and t.name not in known for t in node.inputs):
+                self.surgeon.toposort()
+                return
+            known.update(t.name for t in node.outputs)
+
+    def _name_nodes(self) -> None:
+        """Give every node a name of its own for reports; names in the file stay as they are."""
+        taken: set[str] = set()
+        for node in self.nodes:
+            wish = str(node.name or (node.outputs[0].name if node.outputs else node.op))
+            name, number = wish, 0
+            while name in taken:
+                number += 1
+                name = f"{wish}_{number}"
+            taken.add(name)
+            node.name = name
 
     def constants(self) -> dict[str, gs.Constant]:
         """Initializers in use, by name."""
@@ -404,5 +423,5 @@ def _captured(nodes: Iterable[onnx.NodeProto], nested: bool = False) -> Iterator
 
 
 def label(node: gs.Node) -> str:
-    """A name for a node in reports: its own, or that of its first output."""
-    return str(node.name or (node.outputs[0].name if node.outputs else node.op))
+    """A name for a node in reports: its own, or that of its first output where it has none."""
+    return str(node.name)

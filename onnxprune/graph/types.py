@@ -44,10 +44,14 @@ def infer_types(model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]] | 
 
 def _skeleton(model: onnx.ModelProto) -> onnx.ModelProto:
     skeleton = onnx.ModelProto(ir_version=max(model.ir_version, 4), opset_import=model.opset_import)
+    for entry in skeleton.opset_import:
+        entry.domain = "" if entry.domain == "ai.onnx" else entry.domain
     skeleton.functions.extend(model.functions)
     graph, target = model.graph, skeleton.graph
     target.name = graph.name or "graph"
     target.node.extend(graph.node)
+    for node in target.node:
+        node.domain = "" if node.domain == "ai.onnx" else node.domain
     for output in graph.output:
         # stated output shapes may be those of another input size: only the element type is taken
         value = target.output.add(name=output.name)

@@ -31,10 +31,13 @@ UNKNOWN = TensorType(None, None)
 class NodeView:
     """Read access to one node: attributes, constant inputs, symbolic shapes."""
 
-    def __init__(self, node: gs.Node, types: Mapping[str, TensorType], opset: int) -> None:
+    def __init__(
+        self, node: gs.Node, types: Mapping[str, TensorType], opset: int, frozen: frozenset[str] = frozenset()
+    ) -> None:
         self.node = node
         self.types = types
         self.opset = opset
+        self._frozen = frozen
 
     @property
     def op(self) -> str:
@@ -68,8 +71,8 @@ class NodeView:
         return str(self.node.outputs[index].name)
 
     def constant(self, index: int) -> NDArray[Any] | None:
-        """Values of an input that is an initializer (in its own dtype), or None."""
-        if not self.has_input(index):
+        """Values of an input that is an initializer (in its own dtype), or None. Sparse ones count as computed."""
+        if not self.has_input(index) or self.input(index) in self._frozen:
             return None
         tensor = self.node.inputs[index]
         return np.asarray(tensor.values) if isinstance(tensor, gs.Constant) else None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -95,8 +94,7 @@ def build_report(
             "kept_because": dict(reasons.most_common()),
             "passes": [_pass(entry) for entry in final.entries.values()],
             "deviation": final.deviation,
-            "deviation_at_outputs": final.at_outputs if math.isfinite(final.at_outputs) else None,
-            "align": align,
+            "align": max(align, 1),
             "proof": {
                 "by_method": {"interval": proved, "linear": 0, "split": 0, "lp": 0, "mip": 0},
                 "trust": {"certified": proved, "solver": 0},
@@ -105,6 +103,7 @@ def build_report(
             "validation": {
                 "samples": outcome.samples if outcome else 0,
                 "max_abs_error": outcome.max_abs_error if outcome else None,
+                "max_relative_error": outcome.max_relative_error if outcome else None,
                 "deviation_bound": final.allowed,
                 "provider": provider.removesuffix("ExecutionProvider").lower(),
             },
@@ -172,7 +171,7 @@ def _reasons(units: Units, states: LayerStates, after: Facts) -> Counter[str]:
         if after.groups.locked[component]:
             reasons[after.groups.why_locked(int(component))] += 1
         elif status[component] < Status.CARRIED:
-            reasons["kept for alignment, or the last unit of its layer"] += 1
+            reasons["removable, but kept (alignment, last unit of its layer, or a pass rolled back)"] += 1
         elif status[component] == Status.CARRIED:
             reasons["constant that enters a padded convolution"] += 1
         elif state in (State.INACTIVE, State.CONSTANT):

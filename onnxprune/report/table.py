@@ -10,6 +10,7 @@ from typing import IO, Any
 import onnx
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from onnxprune.operators import operator_for
 
@@ -51,7 +52,8 @@ def print_summary(
     else:
         bound = f", proved deviation at most {check['deviation_bound']:.1e}" if check["deviation_bound"] else ""
         out.print(
-            f"PASSED: {check['samples']} inputs, largest difference {check['max_abs_error']:.2g}{bound}",
+            f"PASSED: {check['samples']} inputs, largest difference {check['max_abs_error']:.2g} "
+            f"({check['max_relative_error']:.0e} of the output range){bound}",
             markup=False,
         )
     if written:
@@ -101,7 +103,7 @@ def print_layers(report: Mapping[str, Any], *, file: IO[str]) -> None:
         open_units = layer["unstable"] + layer["undecided"]
         counts = (layer["total"], layer["inactive"], layer["constant"], layer["active"], open_units)
         gone = layer["total"] - len(layer["kept"])
-        table.add_row(layer["name"], *(str(n) for n in counts), str(gone), reasons)
+        table.add_row(Text(layer["name"]), *(str(n) for n in counts), str(gone), Text(reasons))
     out.print(table)
     units = report["units"]
     out.print(f"{units['removed']} of {units['total']} units can go")
