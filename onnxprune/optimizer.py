@@ -60,7 +60,8 @@ class Options:
         """
         texts = [name for name in ("skip", "keep", "custom_ops") if isinstance(getattr(self, name), str)]
         if texts:
-            raise InputError(f"{texts[0]} must be a sequence of names, not one text.", hint=f"{texts[0]}=['name']")
+            value = getattr(self, texts[0])
+            raise InputError(f"{texts[0]} is the text {value!r}, not a list of names.", hint=f"{texts[0]}=[{value!r}]")
         checks: dict[str, tuple[bool, str]] = {
             "align": (self.align == "auto" or self.align in alignment.MULTIPLES, "auto, 1, 4, 8 or 16"),
             "goal": (self.goal in ("latency", "size"), "latency or size"),
@@ -85,12 +86,14 @@ class Result:
         report: What went and why the rest stayed.
         modified: False when the original is handed back as it was, byte for byte.
         source: The model as it was read.
+        outcome: The last comparison with the original.
     """
 
     model: onnx.ModelProto
     report: Report
     modified: bool
     source: Source
+    outcome: Outcome
 
 
 def optimize(model: ModelLike, domain: Domain | str | Sequence[str] | None = None, **options: Any) -> Result:
@@ -140,7 +143,10 @@ class _Job:
             work=float(macs(source.model, _default_shapes(self.specs, options.shapes))),
         )
         if options.data:
-            self.notes += [str(violation) for violation in self.domain.violations(options.data)]
+            self.notes += [
+                str(violation)
+                for violation in self.domain.violations({k: np.asarray(v) for k, v in options.data.items()})
+            ]
         self.pipeline = Pipeline(
             self.domain, self.validator, options.progress, options.stopped, strict=_well_formed(source.model)
         )
@@ -168,7 +174,7 @@ class _Job:
             notes=self.notes,
             seconds=sum(entry.seconds for entry in final.entries.values()),
         )
-        return Result(final.model, report, modified, self.source)
+        return Result(final.model, report, modified, self.source, outcome)
 
     def _kept_nodes(self) -> dict[str, frozenset[int]]:
         """All units of the layers that ``--keep`` names."""

@@ -79,6 +79,7 @@ def run(options: argparse.Namespace) -> int:
         print_summary(
             result.report.content,
             modified=result.modified,
+            relative=result.outcome.max_relative_error,
             written=written,
             layers=options.verbose,
             file=sys.stderr if options.report == "-" else sys.stdout,

@@ -31,8 +31,8 @@ class Cost:
 def cost(model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> Cost:
     """Cost of a model at the given input shapes.
 
-    Parameters are entries of floating-point initializers and Constant nodes. Multiply-adds are those of Conv, ConvTranspose, Gemm
-    and MatMul in the main graph; layers whose shapes stay unknown count as 0.
+    Parameters are entries of floating-point initializers and Constant nodes. Multiply-adds are those of Conv,
+    ConvTranspose, Gemm and MatMul in the main graph; layers whose shapes stay unknown count as 0.
     """
     floats = (
         onnx.TensorProto.FLOAT,

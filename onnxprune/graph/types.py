@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from graphlib import CycleError, TopologicalSorter
 
 import numpy as np
 import onnx
@@ -49,7 +50,7 @@ def _skeleton(model: onnx.ModelProto) -> onnx.ModelProto:
     skeleton.functions.extend(model.functions)
     graph, target = model.graph, skeleton.graph
     target.name = graph.name or "graph"
-    target.node.extend(graph.node)
+    target.node.extend(_in_order(graph.node))
     for node in target.node:
         node.domain = "" if node.domain == "ai.onnx" else node.domain
     for output in graph.output:
@@ -65,6 +66,18 @@ def _skeleton(model: onnx.ModelProto) -> onnx.ModelProto:
         else:
             target.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
     return skeleton
+
+
+def _in_order(nodes: Sequence[onnx.NodeProto]) -> list[onnx.NodeProto]:
+    """Nodes in execution order: those of the file, or sorted where it has them otherwise."""
+    producers = {name: index for index, node in enumerate(nodes) for name in node.output if name}
+    needs = [{producers[name] for name in node.input if name in producers} for node in nodes]
+    if all(before < index for index, needed in enumerate(needs) for before in needed):
+        return list(nodes)
+    try:
+        return [nodes[index] for index in TopologicalSorter(dict(enumerate(needs))).static_order()]
+    except CycleError:
+        return list(nodes)
 
 
 def _dtype(data_type: int) -> np.dtype | None:

@@ -103,7 +103,6 @@ def build_report(
             "validation": {
                 "samples": outcome.samples if outcome else 0,
                 "max_abs_error": outcome.max_abs_error if outcome else None,
-                "max_relative_error": outcome.max_relative_error if outcome else None,
                 "deviation_bound": final.allowed,
                 "provider": provider.removesuffix("ExecutionProvider").lower(),
             },

@@ -25,9 +25,18 @@ def console(file: IO[str] | None = None) -> Console:
 
 
 def print_summary(
-    report: Mapping[str, Any], *, modified: bool, written: str | None, layers: bool, file: IO[str]
+    report: Mapping[str, Any], *, modified: bool, relative: float, written: str | None, layers: bool, file: IO[str]
 ) -> None:
-    """What went, what it brought, how it was checked."""
+    """What went, what it brought, how it was checked.
+
+    Args:
+        report: The report's content.
+        modified: Whether the result differs from the original file.
+        relative: Largest measured error as a share of the output range.
+        written: Where the result was written, if it was.
+        layers: Print the table of layers, too.
+        file: Where to print.
+    """
     out = console(file)
     out.print(_costs(report))
     units, check = report["units"], report["validation"]
@@ -53,7 +62,7 @@ def print_summary(
         bound = f", proved deviation at most {check['deviation_bound']:.1e}" if check["deviation_bound"] else ""
         out.print(
             f"PASSED: {check['samples']} inputs, largest difference {check['max_abs_error']:.2g} "
-            f"({check['max_relative_error']:.0e} of the output range){bound}",
+            f"({relative:.0e} of the output range){bound}",
             markup=False,
         )
     if written:

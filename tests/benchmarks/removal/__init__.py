@@ -1,0 +1,1 @@
+"""What goes from known models, against stated figures."""
