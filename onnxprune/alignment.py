@@ -37,15 +37,18 @@ def protect(groups: ChannelGroups, kept: Kept, multiple: int) -> dict[str, froze
         for index, component in enumerate(components):
             members[int(component)].append((name, index))
     stays = {name: np.isin(np.arange(len(c)), kept.get(name, np.arange(len(c)))) for name, c in layers.items()}
-    for name, components in layers.items():
-        total = len(components)
-        target = min(-(-int(stays[name].sum()) // multiple) * multiple, total)
-        for index in range(total):
-            if int(stays[name].sum()) >= target:
-                break
-            if not stays[name][index]:
-                for other, place in members[int(components[index])]:
-                    stays[other][place] = True
+    growing = True
+    while growing:  # layers that share channels push one another up
+        growing = False
+        for name, components in layers.items():
+            target = min(-(-int(stays[name].sum()) // multiple) * multiple, len(components))
+            for index, component in enumerate(components):
+                if int(stays[name].sum()) >= target:
+                    break
+                if not stays[name][index]:
+                    growing = True
+                    for other, place in members[int(component)]:
+                        stays[other][place] = True
     return {name: frozenset(int(i) for i in np.flatnonzero(mask)) for name, mask in stays.items()}
 
 

@@ -189,9 +189,9 @@ class _Job:
 
     def _reduce(self, tidied: Reduced) -> tuple[Reduced, int, dict[str, float]]:
         """Remove everything removable, choose the alignment, and apply the latency gate."""
-        rest = [p for p in self.passes if p.name != "tidy"]
+        rest = self.passes  # tidy again, too: what is cut may leave equal initializers behind
         full = self.pipeline.run(tidied, rest, self.kept_nodes)
-        touched = any(full.entries[p.name].modified for p in rest if p.name in full.entries)
+        touched = _touched(full)
         recorded = _recorded_align(self.source.model)
         measuring = self.options.align == "auto" and self.options.goal == "latency"
         if touched and measuring and recorded == alignment.REJECTED:
@@ -199,7 +199,7 @@ class _Job:
             return tidied, recorded, {}
         if touched and measuring and recorded is not None:
             again = self._aligned(tidied, rest, full, recorded)
-            if not any(again.entries[p.name].modified for p in rest if p.name in again.entries):
+            if not _touched(again):
                 return again, recorded, {}
         if self.options.goal == "size":
             multiple = 1 if self.options.align == "auto" else self.options.align
@@ -292,6 +292,11 @@ class _Job:
         # tidying keeps every multiply-add, but lets shape inference see more of them
         costs["before"].macs = max(costs["before"].macs, costs["tidied"].macs)
         return costs
+
+
+def _touched(reduced: Reduced) -> bool:
+    """Whether anything but tidying happened."""
+    return any(entry.modified for name, entry in reduced.entries.items() if name != "tidy")
 
 
 def _domain(domain: Domain | str | Sequence[str] | None, specs: Sequence[Any]) -> Domain:

@@ -32,10 +32,9 @@ class PassReport:
     needed_domain: bool = False
     """Whether any change holds on the domain only."""
     deviations: dict[str, float] = field(default_factory=dict)
-    """Proved bound on the change of every entry of an edited tensor (by name), in real arithmetic; empty when exact."""
+    """Proved bound on the change of a layer's output (its bias added), by tensor name, in real arithmetic."""
     rounding: float = 0.0
     """Largest rounding of a new constant to the element type of the model."""
-    kept_because: Counter[str] = field(default_factory=Counter)
     changes: Counter[str] = field(default_factory=Counter)
     """Other changes, by kind."""
 

@@ -11,6 +11,7 @@ from importlib.metadata import entry_points
 from typing import Any, cast
 
 from onnxprune.errors import EnvironmentFailure, InputError
+from onnxprune.operators.registry import load_plugin
 from onnxprune.pass_api import Pass
 
 GROUP = "onnxprune.passes"
@@ -21,7 +22,7 @@ def available() -> dict[str, type[Pass]]:
     """Pass classes by name, in default order; built-in ones and those of installed plug-ins."""
     found: dict[str, type[Pass]] = {}
     for entry in entry_points(group=GROUP):
-        cls = entry.load()
+        cls = load_plugin(entry)
         required = ("name", "exactness", "order", "run")
         missing = [name for name in required if not hasattr(cls, name)]
         if missing or not dataclasses.is_dataclass(cls):

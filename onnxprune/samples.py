@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from typing import Any
 
@@ -15,8 +15,8 @@ from onnxprune.errors import EnvironmentFailure, InputError
 from onnxprune.graph.graph import Graph
 from onnxprune.runtime import Feeds, Runner
 
-SPATIAL = (64, 224, 32, 320, 640, 48)
-SEQUENCE = (8, 16, 32)
+IMAGE = (64, 224, 32, 320, 640, 48)
+SEQUENCE = (8, 16, 32, 512, 256, 576, 1024, 1)
 MOST = 64
 """User samples that are run at most."""
 
@@ -65,24 +65,41 @@ def working_shapes(
                 hint="Give one positive size per axis.",
             )
     failure: EnvironmentFailure | None = None
-    for spatial, sequence, batch in product(SPATIAL, SEQUENCE, (2, 1)):
-        shapes = {s.name: given.get(s.name) or _concrete(s, spatial, sequence, batch) for s in specs}
-        dynamic = any(s.shape is None or not all(isinstance(d, int) for d in s.shape) for s in specs)
+    for sizes in _candidates(specs, given):
         try:
-            runner.run(domain.sample(specs, shapes, rng, "uniform"))
+            runner.run(domain.sample(specs, sizes, rng, "uniform"))
         except EnvironmentFailure as error:
             failure = failure or error
-            if not dynamic or all(s.name in given for s in specs):
-                break
             continue
-        return shapes
+        return sizes
     raise failure or EnvironmentFailure("The model could not be run.")
 
 
-def _concrete(spec: InputSpec, spatial: int, sequence: int, batch: int) -> tuple[int, ...]:
+def _candidates(
+    specs: Sequence[InputSpec], given: Mapping[str, tuple[int, ...]]
+) -> Iterator[dict[str, tuple[int, ...]]]:
+    """Sizes to try: images and sequences of usual lengths, batches of two and of one."""
+    tried: set[tuple[tuple[int, ...], ...]] = set()
+    for image, length, batch in product(IMAGE, SEQUENCE, (2, 1)):
+        for inner in (length, batch):
+            sizes = {
+                spec.name: given.get(spec.name)
+                or _sizes(spec, batch, inner, image if len(spec.shape or ()) >= 4 else length)
+                for spec in specs
+            }
+            if tuple(sizes.values()) not in tried:
+                tried.add(tuple(sizes.values()))
+                yield sizes
+
+
+def _sizes(spec: InputSpec, batch: int, inner: int, last: int) -> tuple[int, ...]:
+    """Sizes for dynamic dimensions: of the first axis, of those between, of the last one (or two of an image)."""
     shape = spec.shape or ()
-    filler = spatial if len(shape) >= 4 else sequence
-    return tuple(d if isinstance(d, int) else (batch if axis == 0 else filler) for axis, d in enumerate(shape))
+    trailing = len(shape) - (2 if len(shape) >= 4 else 1)
+    return tuple(
+        size if isinstance(size, int) else batch if axis == 0 else last if axis >= trailing else inner
+        for axis, size in enumerate(shape)
+    )
 
 
 def user_samples(

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from onnxprune.bounds.interval import Bounds
 from onnxprune.graph.graph import Graph, label
 from onnxprune.graph.groups import ChannelGroups, Units
-from onnxprune.operators import operator_for
+from onnxprune.operators import op_of, operator_for
 from onnxprune.operators.activation import OPERATORS
 from onnxprune.operators.elementwise import Elementwise
 
@@ -59,7 +59,7 @@ def unit_states(graph: Graph, groups: ChannelGroups, bounds: Bounds) -> list[Lay
 
 
 def _is_inner(graph: Graph, units: Units) -> bool:
-    return bool(units.node.op == "BatchNormalization")
+    return bool(op_of(units.node) == "BatchNormalization")
 
 
 def _states(graph: Graph, units: Units, bounds: Bounds) -> LayerStates:
@@ -81,14 +81,14 @@ def _states(graph: Graph, units: Units, bounds: Bounds) -> LayerStates:
             margins[i] = min(pre_low[i] - straight[0], straight[1] - pre_high[i])
         else:
             states.append(State.UNDECIDED if straight is not None else State.UNSTABLE)
-    kind = "" if activation is None else str(activation.op)
-    return LayerStates(label(units.node), str(units.node.op), kind, tuple(states), margins)
+    kind = "" if activation is None else op_of(activation)
+    return LayerStates(label(units.node), op_of(units.node), kind, tuple(states), margins)
 
 
 def _activation(graph: Graph, node: gs.Node) -> gs.Node | None:
     """The activation behind a layer, across additions of a bias and BatchNormalization; None if there is none."""
     for reader in _chain(graph, node):
-        if str(reader.op) in ACTIVATIONS:
+        if op_of(reader) in ACTIVATIONS:
             return reader
     return None
 
@@ -101,7 +101,7 @@ def _chain(graph: Graph, node: gs.Node) -> Iterator[gs.Node]:
         reader = tensor.outputs[0]
         yield reader
         constant = all(isinstance(t, gs.Constant) for t in reader.inputs if t is not tensor)
-        if reader.op not in ("Add", "Sub", "BatchNormalization") or not constant:
+        if op_of(reader) not in ("Add", "Sub", "BatchNormalization") or not constant:
             return
         tensor = reader.outputs[0]
 

@@ -10,7 +10,7 @@ import onnx_graphsurgeon as gs
 from onnxprune.bounds.interval import Bounds
 from onnxprune.facts import Facts
 from onnxprune.graph.graph import Graph
-from onnxprune.operators import operator_for
+from onnxprune.operators import op_of, operator_for
 from onnxprune.operators.elementwise import Elementwise
 from onnxprune.pass_api import Exactness, PassReport
 
@@ -29,7 +29,7 @@ class DropIdleActivation:
         bounds, anywhere = facts.bounds, facts.bounds_anywhere
         idle = [node for node in graph.nodes if _idle(graph, node, bounds)]
         for node in idle:
-            kind, always = str(node.op), _idle(graph, node, anywhere)
+            kind, always = op_of(node), _idle(graph, node, anywhere)
             if graph.bypass(node):
                 report.modified = True
                 report.needed_domain |= not always
@@ -38,12 +38,12 @@ class DropIdleActivation:
 
 
 def _idle(graph: Graph, node: gs.Node, bounds: Bounds) -> bool:
-    if node.op == "MaxPool":
+    if op_of(node) == "MaxPool":
         kernel = node.attrs.get("kernel_shape", [])
         ones = all(int(k) == 1 for k in (*kernel, *node.attrs.get("strides", [])))
         return ones and not any(int(p) for p in node.attrs.get("pads", [])) and len(node.outputs) == 1
     operator = operator_for(str(node.op), node.domain)
-    if not isinstance(operator, Elementwise) or node.op in ("Identity", "Dropout"):
+    if not isinstance(operator, Elementwise) or op_of(node) in ("Identity", "Dropout"):
         return False
     straight = operator.identity_on(graph.view(node))
     if straight is None:

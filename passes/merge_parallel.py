@@ -14,7 +14,7 @@ from onnxprune.facts import Facts
 from onnxprune.graph.graph import Graph, label
 from onnxprune.graph.groups import ChannelGroups, Units
 from onnxprune.graph.rewrite import Move, Rewrite, spare_last
-from onnxprune.operators.channels import Indices
+from onnxprune.operators import Axis, op_of
 from onnxprune.operators.interval import Array
 from onnxprune.operators.linear import LinearLayer, linear_layer
 from onnxprune.pass_api import Exactness, PassReport
@@ -65,20 +65,22 @@ class MergeParallel:
     def run(self, graph: Graph, facts: Facts) -> PassReport:
         """Merge every family of parallel units."""
         groups = facts.groups
-        places = _places(groups)
         rewrite = Rewrite()
         merged: dict[str, int] = defaultdict(int)
-        busy: set[int] = set()
+        targets: set[int] = set()
         for units in groups.units:
             for one, other, factor in _parallel_rows(graph, units):
                 i, j = int(units.components[one]), int(units.components[other])
-                free = groups.removable[i] and not facts.held[i] and i not in rewrite.remove and i not in busy
-                if i == j or j in rewrite.remove or not free or not _alike(graph, groups, places, i, j, factor):
+                movable = groups.removable[i] and not facts.held[i] and i not in targets
+                if i == j or not movable or {i, j} & rewrite.remove:
                     continue
-                moves = _moves(groups, i, j, factor)
+                pairs = _pair(groups, (units.axis, one, other))
+                if pairs is None or not _alike(graph, pairs, factor):
+                    continue
+                moves = _moves(groups, pairs, factor)
                 if moves is not None:
                     rewrite.remove.add(i)
-                    busy.add(j)
+                    targets.add(j)
                     rewrite.moves += moves
                     merged[label(units.node)] += 1
         chosen = np.zeros(groups.count, dtype=bool)
@@ -91,20 +93,10 @@ class MergeParallel:
         return report
 
 
-def _places(groups: ChannelGroups) -> dict[int, list[tuple[str, int]]]:
-    """Axes on which each removable component has indices."""
-    places: dict[int, list[tuple[str, int]]] = defaultdict(list)
-    for axis in groups.axes():
-        for component in np.unique(groups.of(axis)):
-            if groups.removable[component]:
-                places[int(component)].append(axis)
-    return places
-
-
 def _parallel_rows(graph: Graph, units: Units) -> Iterator[tuple[int, int, float]]:
     """Pairs (i, j, s) with row i = s * row j exactly, j the first of its family."""
     layer = linear_layer(graph.view(units.node))
-    if layer is None or layer.bias is None or layer.depthwise or layer.groups > 1:
+    if layer is None or layer.bias is None or layer.groups > 1:
         return
     rows = np.concatenate([layer.weights.reshape(layer.n_out, -1), layer.bias[:, None]], axis=1)
     families: dict[bytes, list[int]] = defaultdict(list)
@@ -129,74 +121,84 @@ def _exact_factor(row: Array, other: Array) -> float | None:
     return float(row[pivot] / other[pivot])
 
 
-def _alike(
-    graph: Graph,
-    groups: ChannelGroups,
-    places: dict[int, list[tuple[str, int]]],
-    i: int,
-    j: int,
-    factor: float,
-) -> bool:
+Pairs = dict[Axis, dict[int, int]]
+"""Per axis: which index of the one component plays the role of which index of the other."""
+
+
+def _pair(groups: ChannelGroups, start: tuple[Axis, int, int]) -> Pairs | None:
+    """Follow two units side by side through everything they are linked to; None where the ways differ."""
+    pairs: Pairs = defaultdict(dict)
+    pairs[start[0]][start[1]] = start[2]
+    queue = [start]
+    while queue:
+        axis, one, other = queue.pop()
+        for far, here, there in groups.links[axis]:
+            ones, others = there[here == one], there[here == other]
+            if len(ones) != len(others):
+                return None
+            for a, b in zip(ones.tolist(), others.tolist(), strict=True):
+                if a not in pairs[far]:
+                    pairs[far][a] = b
+                    queue.append((far, a, b))
+                elif pairs[far][a] != b:
+                    return None
+    return pairs
+
+
+def _alike(graph: Graph, pairs: Pairs, factor: float) -> bool:
     """Whether both components run through the same operators with equal (or proportional) constants."""
-    if places[i] != places[j]:
-        return False
-    at = {axis: (np.flatnonzero(groups.of(axis) == i), np.flatnonzero(groups.of(axis) == j)) for axis in places[i]}
-    if any(len(a) != len(b) for a, b in at.values()):
-        return False
-    names = {name for name, _ in at}
+    names = {name for name, _ in pairs}
     return all(
-        _node_alike(graph, node, at, factor)
+        _node_alike(graph, node, pairs, factor)
         for node in graph.nodes
         if any(t.name in names for t in (*node.inputs, *node.outputs))
     )
 
 
-def _node_alike(graph: Graph, node: gs.Node, at: dict[tuple[str, int], tuple[Indices, Indices]], factor: float) -> bool:
+def _node_alike(graph: Graph, node: gs.Node, pairs: Pairs, factor: float) -> bool:
     layer = linear_layer(graph.view(node))
-    if factor != 1.0 and node.op not in SCALABLE and not _plain_add(node, at):
-        return False
-    produces = layer is not None and layer.writes in at
-    if layer is not None and produces:
-        ones, others = at[layer.writes]
-        return layer.bias is not None and _rows_alike(layer, ones, others, factor)
     if layer is not None:
-        return True
+        return layer.writes not in pairs or _rows_alike(layer, pairs[layer.writes], factor)
+    if factor != 1.0 and op_of(node) not in SCALABLE and not _plain_sum(node, pairs):
+        return False
     for tensor in node.inputs:
         if isinstance(tensor, gs.Constant):
-            for axis in range(np.asarray(tensor.values).ndim):
-                if (tensor.name, axis) in at:
-                    ones, others = at[tensor.name, axis]
-                    values = np.asarray(tensor.values)
-                    if not np.array_equal(np.take(values, ones, axis), np.take(values, others, axis)):
-                        return False
+            values = np.asarray(tensor.values)
+            for axis in range(values.ndim):
+                along = pairs.get((tensor.name, axis), {})
+                ones, others = (np.take(values, list(indices), axis) for indices in (along.keys(), along.values()))
+                scaled = factor != 1.0 and op_of(node) != "PRelu" and bool(np.any(ones) or np.any(others))
+                if scaled or not np.array_equal(ones, others):
+                    return False
     return True
 
 
-def _rows_alike(layer: LinearLayer, ones: Indices, others: Indices, factor: float) -> bool:
-    """Rows and biases are ``factor`` times each other; a depthwise row acts on an input that already is."""
+def _rows_alike(layer: LinearLayer, pairs: dict[int, int], factor: float) -> bool:
+    """Rows and biases are ``factor`` times each other; a grouped row acts on an input that already is."""
     if layer.bias is None:
         return False
+    ones, others = list(pairs.keys()), list(pairs.values())
     rows, bias = layer.weights.reshape(layer.n_out, -1), layer.bias
-    if layer.depthwise:
-        straight = factor == 1.0 or not bias[ones].any()
-        return bool(
-            straight and np.array_equal(rows[ones], rows[others]) and np.array_equal(bias[ones], factor * bias[others])
-        )
+    if layer.groups > 1:
+        shifted = np.array_equal(bias[ones], factor * bias[others])
+        exact = factor == 1.0 or np.log2(factor).is_integer() or not bias[ones].any()
+        return bool(shifted and exact and np.array_equal(rows[ones], rows[others]))
     full = np.concatenate([rows, bias[:, None]], axis=1)
-    return all(_exact_factor(full[a], full[b]) == factor for a, b in zip(ones, others, strict=True))
+    return all(_exact_factor(full[a], full[b]) == factor for a, b in pairs.items())
 
 
-def _plain_add(node: gs.Node, at: dict[tuple[str, int], tuple[Indices, Indices]]) -> bool:
+def _plain_sum(node: gs.Node, pairs: Pairs) -> bool:
     """A sum of computed tensors that all carry the channel."""
-    carried = {name for name, _ in at}
-    return node.op in ("Add", "Sum") and all(t.name in carried and not isinstance(t, gs.Constant) for t in node.inputs)
+    carried = {name for name, _ in pairs}
+    computed = all(t.name in carried and not isinstance(t, gs.Constant) for t in node.inputs)
+    return computed and op_of(node) in ("Add", "Sub", "Sum")
 
 
-def _moves(groups: ChannelGroups, i: int, j: int, factor: float) -> list[Move] | None:
+def _moves(groups: ChannelGroups, pairs: Pairs, factor: float) -> list[Move] | None:
     moves = []
     for number, reader in enumerate(groups.readers):
-        ones, others = np.flatnonzero(reader.components == i), np.flatnonzero(reader.components == j)
-        if len(ones) != len(others) or (len(ones) and reader.layer.weight_in is None):
+        along = pairs.get(reader.layer.reads, {})
+        if along and reader.layer.weight_in is None:
             return None
-        moves += [Move(number, int(a), int(b), factor) for a, b in zip(ones, others, strict=True)]
+        moves += [Move(number, a, b, factor) for a, b in along.items()]
     return moves

@@ -13,6 +13,7 @@ from onnxprune.facts import Facts
 from onnxprune.graph.evaluate import evaluate
 from onnxprune.graph.graph import Graph, label
 from onnxprune.graph.targets import constant_target
+from onnxprune.operators import op_of
 from onnxprune.operators.interval import Array
 from onnxprune.operators.linear import KERNELS, LinearLayer, linear_layer
 from onnxprune.pass_api import Exactness, PassReport
@@ -55,12 +56,16 @@ class Tidy:
             _fold_constants,
             _constant_targets,
             _skip_idle,
+            _skip_neutral,
             _fold_batch_normalization,
             _to_gemm,
         ):
             step(graph, report)
         if graph.remove_unreachable():
             changes["unreachable nodes"] += 1
+        shared = graph.share_equal()
+        if shared:
+            changes["equal initializers shared"] = shared
         unused = graph.unused_initializers()
         if unused:
             changes["unused initializers"] = unused
@@ -75,10 +80,22 @@ def _free(graph: Graph, tensor: gs.Tensor) -> bool:
 
 def _constant_nodes(graph: Graph, report: PassReport) -> None:
     for node in list(graph.nodes):
-        value = node.attrs.get("value")
-        if node.op == "Constant" and isinstance(value, gs.Constant) and _free(graph, node.outputs[0]):
-            _become_constant(graph, node, np.asarray(value.values))
-            report.changes["Constant nodes"] += 1
+        if op_of(node) == "Constant" and _free(graph, node.outputs[0]):
+            values = _constant_attribute(node)
+            if values is not None:
+                _become_constant(graph, node, values)
+                report.changes["Constant nodes"] += 1
+
+
+def _constant_attribute(node: gs.Node) -> np.ndarray | None:
+    value = node.attrs.get("value")
+    if isinstance(value, gs.Constant):
+        return np.asarray(value.values)
+    for name, dtype in (("value_float", np.float32), ("value_int", np.int64)):
+        for key in (name, f"{name}s"):
+            if key in node.attrs:
+                return np.asarray(node.attrs[key], dtype=dtype)
+    return None
 
 
 def _become_constant(graph: Graph, node: gs.Node, values: np.ndarray) -> None:
@@ -98,10 +115,10 @@ def _fold_constants(graph: Graph, report: PassReport) -> None:
 
 def _constant_value(graph: Graph, node: gs.Node) -> np.ndarray | None:
     outputs = [t for t in node.outputs if t.name]
-    standard = (node.domain or "") in ("", "ai.onnx")
-    if len(outputs) != 1 or not standard or not _free(graph, outputs[0]) or node.op in (*RANDOM, *QUANTIZED):
+    op = op_of(node)
+    if len(outputs) != 1 or op != node.op or not _free(graph, outputs[0]) or op in (*RANDOM, *QUANTIZED):
         return None
-    if node.op == "Shape":
+    if op == "Shape":
         return _static_shape(graph, node)
     inputs = [t for t in node.inputs if t.name]
     if not inputs or not all(isinstance(t, gs.Constant) and t.name not in graph.sparse for t in inputs):
@@ -119,16 +136,17 @@ def _constant_value(graph: Graph, node: gs.Node) -> np.ndarray | None:
 
 def _static_shape(graph: Graph, node: gs.Node) -> np.ndarray | None:
     shape = graph.view(node).in_shape(0)
-    if shape is None or not all(isinstance(d, int) for d in shape):
+    if shape is None:
         return None
     start, end = int(node.attrs.get("start", 0)), node.attrs.get("end")
-    return np.asarray(shape[start : None if end is None else int(end)], dtype=np.int64)
+    sizes = shape[start : None if end is None else int(end)]
+    return np.asarray(sizes, dtype=np.int64) if all(isinstance(d, int) for d in sizes) else None
 
 
 def _constant_targets(graph: Graph, report: PassReport) -> None:
     """Reshape targets computed from sizes become constants, so that channels can be followed through."""
     for node in graph.nodes:
-        if node.op == "Reshape" and (node.domain or "") == "" and not isinstance(node.inputs[1], gs.Constant):
+        if op_of(node) == "Reshape" and not isinstance(node.inputs[1], gs.Constant):
             target = constant_target(graph, node)
             if target is not None:
                 node.inputs[1] = gs.Constant(graph.fresh(f"{label(node)}_target"), target)
@@ -137,10 +155,35 @@ def _constant_targets(graph: Graph, report: PassReport) -> None:
 
 def _skip_idle(graph: Graph, report: PassReport) -> None:
     for node in list(graph.nodes):
-        if node.op == "Identity" or (node.op == "Dropout" and _inference_dropout(graph, node)):
+        if op_of(node) == "Identity" or (op_of(node) == "Dropout" and _inference_dropout(graph, node)):
             kind = str(node.op)
             if graph.bypass(node):
                 report.changes[f"{kind} nodes"] += 1
+
+
+NEUTRAL = {"Add": 0.0, "Sub": 0.0, "Mul": 1.0, "Div": 1.0}
+"""Second operands that change nothing; for Add and Mul the first operand may be it as well."""
+
+
+def _skip_neutral(graph: Graph, report: PassReport) -> None:
+    """Adding 0 and multiplying by 1 go, unless they widen the tensor."""
+    for node in list(graph.nodes):
+        kind = op_of(node)
+        for index in (1, 0) if kind in ("Add", "Mul") else (1,):
+            if kind in NEUTRAL and _is_neutral(graph, node, index):
+                node.inputs[0] = node.inputs[1 - index]
+                if graph.bypass(node):
+                    report.changes[f"idle {kind} nodes"] += 1
+                break
+
+
+def _is_neutral(graph: Graph, node: gs.Node, index: int) -> bool:
+    view = graph.view(node)
+    values = view.constant(index)
+    if values is None or values.size == 0 or not (values == NEUTRAL[op_of(node)]).all():
+        return False
+    other, out = view.in_shape(1 - index), view.out_shape()
+    return not view.is_constant(1 - index) and other is not None and other == out and None not in other
 
 
 def _inference_dropout(graph: Graph, node: gs.Node) -> bool:
@@ -153,7 +196,7 @@ def _inference_dropout(graph: Graph, node: gs.Node) -> bool:
 
 def _fold_batch_normalization(graph: Graph, report: PassReport) -> None:
     for node in list(graph.nodes):
-        if node.op != "BatchNormalization" or len([t for t in node.outputs if t.name]) != 1:
+        if op_of(node) != "BatchNormalization" or len([t for t in node.outputs if t.name]) != 1:
             continue
         source = node.inputs[0]
         if len(source.inputs) != 1 or len(source.outputs) != 1 or not _free(graph, source):
@@ -215,7 +258,7 @@ def _rescale(graph: Graph, layer: LinearLayer, scale: Array, bias: Array, report
 def _to_gemm(graph: Graph, report: PassReport) -> None:
     """MatMul + Add of a bias row, on matrices, is a Gemm."""
     for node in list(graph.nodes):
-        if node.op != "MatMul":
+        if op_of(node) != "MatMul":
             continue
         view = graph.view(node)
         layer, output = linear_layer(view), node.outputs[0]
@@ -223,7 +266,7 @@ def _to_gemm(graph: Graph, report: PassReport) -> None:
         if layer is None or shape is None or len(shape) != 2 or len(output.outputs) != 1 or not _free(graph, output):
             continue
         add = output.outputs[0]
-        if add.op != "Add" or not any(add is other for other in graph.nodes):
+        if op_of(add) != "Add" or not any(add is other for other in graph.nodes):
             continue
         bias = add.inputs[1] if add.inputs[0] is output else add.inputs[0]
         kind = graph.types.get(add.outputs[0].name)

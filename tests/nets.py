@@ -59,14 +59,14 @@ class Builder:
         values[self.rng.random(size) < 0.3] = 0.0
         return values.astype(np.float32)
 
-    def conv(self, x: str, c_in: int, c_out: int, *, kernel: int = 3, pad: int = 1, groups: int = 1, stride: int = 1) -> str:
+    def conv(
+        self, x: str, c_in: int, c_out: int, *, kernel: int = 3, pad: int = 1, groups: int = 1, stride: int = 1
+    ) -> str:
         w = self.planted((c_out, c_in // groups, kernel, kernel))
         inputs = [x, self.weight(w)]
         if self.rng.random() < 0.7:
             inputs.append(self.weight(self.bias(c_out), "b"))
-        y = self.node(
-            "Conv", inputs, kernel_shape=[kernel] * 2, pads=[pad] * 4, group=groups, strides=[stride] * 2
-        )
+        y = self.node("Conv", inputs, kernel_shape=[kernel] * 2, pads=[pad] * 4, group=groups, strides=[stride] * 2)
         return self.batch_norm(y, c_out) if self.rng.random() < 0.4 else y
 
     def batch_norm(self, x: str, size: int) -> str:
@@ -107,7 +107,10 @@ class Builder:
             return self.node("Gemm", [x, self.weight(w), self.weight(self.bias(n_out), "b")], transB=1)
         if style == 1:
             return self.node(
-                "Gemm", [x, self.weight(np.ascontiguousarray(w.T)), self.weight(self.bias(n_out), "b")], alpha=0.5, beta=2.0
+                "Gemm",
+                [x, self.weight(np.ascontiguousarray(w.T)), self.weight(self.bias(n_out), "b")],
+                alpha=0.5,
+                beta=2.0,
             )
         y = self.node("MatMul", [x, self.weight(np.ascontiguousarray(w.T))])
         return self.node("Add", [y, self.weight(self.bias(n_out), "b")]) if self.rng.random() < 0.7 else y
@@ -137,7 +140,9 @@ def random_convnet(seed: int, *, dynamic: bool = False) -> onnx.ModelProto:
         features = channels * 16
     else:
         pooled = b.node("GlobalAveragePool", [x])
-        flat = b.node("Flatten", [pooled]) if head == 1 else b.node("Reshape", [pooled, b.weight(np.array([0, -1]), "s")])
+        flat = (
+            b.node("Flatten", [pooled]) if head == 1 else b.node("Reshape", [pooled, b.weight(np.array([0, -1]), "s")])
+        )
         features = channels
     hidden = int(rng.integers(4, 10))
     y = b.node("Relu", [b.dense(flat, features, hidden)])
@@ -182,7 +187,9 @@ def _block(b: Builder, x: str, channels: int) -> tuple[str, int]:
     if kind == "transposed":
         out = int(rng.integers(3, 7))
         w = np.swapaxes(b.planted((out, channels, 3, 3)), 0, 1)
-        y = b.node("ConvTranspose", [x, b.weight(np.ascontiguousarray(w)), b.weight(b.bias(out), "b")], pads=[1, 1, 1, 1])
+        y = b.node(
+            "ConvTranspose", [x, b.weight(np.ascontiguousarray(w)), b.weight(b.bias(out), "b")], pads=[1, 1, 1, 1]
+        )
         return b.activation(y, act, out), out
     if kind == "slice":
         y = b.conv(x, channels, 8)

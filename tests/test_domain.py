@@ -255,9 +255,7 @@ class TestNormalization:
             ),
         ],
     )
-    def test_unusable_numbers(
-        self, mean: tuple[float, ...], std: tuple[float, ...] | None, what: str
-    ) -> None:
+    def test_unusable_numbers(self, mean: tuple[float, ...], std: tuple[float, ...] | None, what: str) -> None:
         with pytest.raises(InputError) as caught:
             parse_domain(["0:1"], [IMAGE], mean=mean, std=std)
         check_error(caught, what)
@@ -308,12 +306,8 @@ class TestArrays:
             parse_domain([path], [VECTOR])
         check_error(caught, f"{path}, x.lower: {what}", hint)
 
-    @pytest.mark.parametrize(
-        ("spec", "shape"), [(IMAGE, (2, 3, 1, 1)), (IMAGE, (1, 3, 5, 4)), (UNRANKED, (1,))]
-    )
-    def test_dynamic_axes_take_no_array(
-        self, tmp_path: Path, spec: InputSpec, shape: tuple[int, ...]
-    ) -> None:
+    @pytest.mark.parametrize(("spec", "shape"), [(IMAGE, (2, 3, 1, 1)), (IMAGE, (1, 3, 5, 4)), (UNRANKED, (1,))])
+    def test_dynamic_axes_take_no_array(self, tmp_path: Path, spec: InputSpec, shape: tuple[int, ...]) -> None:
         path = tmp_path / "box.npz"
         with pytest.raises(InputError, match="does not fit input"):
             parse_domain([save(path, {f"{spec.name}.lower": np.zeros(shape)})], [spec])
@@ -417,9 +411,7 @@ class TestVnnLib:
             parse_domain([path], self.SPECS[:1])
         what = f"{path}: 4 variables X_i for 2 input entries (a batchx2)."
         check_error(caught, what, "dynamic axes count as 1")
-        with pytest.raises(
-            InputError, match=r"4 variables X_i for 5 input entries \(a batchx2, .* any unknown"
-        ):
+        with pytest.raises(InputError, match=r"4 variables X_i for 5 input entries \(a batchx2, .* any unknown"):
             parse_domain([path], [*self.SPECS, UNRANKED])
 
     @needs_vnncomp
@@ -612,9 +604,7 @@ class TestSample:
             assert isinstance(feeds["flag"], np.ndarray)
 
     def test_seeds_decide(self) -> None:
-        one, two = (
-            Domain.everything().sample([VECTOR], {"x": (1, 3)}, np.random.default_rng(7)) for _ in range(2)
-        )
+        one, two = (Domain.everything().sample([VECTOR], {"x": (1, 3)}, np.random.default_rng(7)) for _ in range(2))
         assert np.array_equal(one["x"], two["x"])
 
     def test_text_cannot_be_sampled(self) -> None:

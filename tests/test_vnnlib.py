@@ -33,9 +33,7 @@ def bounds(text: str, inputs: int = 2) -> list[tuple[float, float]]:
 
 
 def test_bounds_on_both_sides() -> None:
-    text = (
-        "(assert (<= X_0 0.5)) (assert (>= X_0 -0.25)) ; a comment (with parentheses\n(assert(>= X_1 1e-3))"
-    )
+    text = "(assert (<= X_0 0.5)) (assert (>= X_0 -0.25)) ; a comment (with parentheses\n(assert(>= X_1 1e-3))"
     assert bounds(text) == [(-0.25, 0.5), (float(np.nextafter(0.001, 0)), INF)]
 
 
@@ -152,9 +150,7 @@ def test_files_round_trip(pairs: list[tuple[Decimal, Decimal]]) -> None:
     st.integers(-20, 20),
     st.lists(st.fractions(-3, 3, max_denominator=8), min_size=3, max_size=3),
 )
-def test_linear_comparisons_keep_every_solution(
-    coefficients: list[int], limit: int, point: list[Fraction]
-) -> None:
+def test_linear_comparisons_keep_every_solution(coefficients: list[int], limit: int, point: list[Fraction]) -> None:
     if not any(coefficients):
         return
     terms = " ".join(f"(* {c} X_{i})" for i, c in enumerate(coefficients))

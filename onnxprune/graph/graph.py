@@ -140,6 +140,20 @@ class Graph:
                     tensor.name = self.fresh(tensor.name)
                     owners[tensor.name] = id(tensor)
 
+    def share_equal(self) -> int:
+        """Let initializers with equal values become one; how many are no longer needed."""
+        first: dict[bytes, str] = {}
+        saved: set[str] = set()
+        for name, constant in self.constants().items():
+            source = self._family.get(name, name)
+            if source in self.sparse:
+                continue
+            shared = first.setdefault(_digest(constant.values), source)
+            if shared != source:
+                self._family[name] = shared
+                saved.add(source)
+        return len(saved - self.captured - set(self.output_names))
+
     def _share_again(self) -> None:
         """Let copies of a shared initializer with equal values be one initializer once more."""
         constants = self.constants()
@@ -295,8 +309,7 @@ class Graph:
         for tensor in original.initializer:
             if tensor.name in used:
                 constant = constants.get(tensor.name)
-                loaded = constant is None or id(constant) == self._loaded.get(tensor.name)
-                if constant is None or (loaded and tensor.name not in self._changed):
+                if constant is None or self._is_as_read(constant, tensor):
                     graph.initializer.append(tensor)
                 else:
                     graph.initializer.append(_tensor_proto(tensor.name, constant.values, tensor))
@@ -315,6 +328,11 @@ class Graph:
             note for note in original.quantization_annotation if note.tensor_name in produced | used
         )
         return model
+
+    def _is_as_read(self, constant: gs.Constant, tensor: onnx.TensorProto) -> bool:
+        if id(constant) == self._loaded.get(tensor.name):
+            return tensor.name not in self._changed
+        return _digest(constant.values) == _digest(onnx.numpy_helper.to_array(tensor))
 
     def _value_info(self, notes: Iterable[onnx.ValueInfoProto], produced: set[str]) -> Iterator[onnx.ValueInfoProto]:
         for note in notes:
@@ -406,7 +424,8 @@ def _copy_fields(source: Any, target: Any, *, skip: set[str]) -> None:
 def _tensor_proto(name: str, values: NDArray[Any], like: onnx.TensorProto | None = None) -> onnx.TensorProto:
     proto = onnx.numpy_helper.from_array(np.asarray(values), name)
     if like is not None:
-        proto.doc_string = like.doc_string
+        if like.doc_string:
+            proto.doc_string = like.doc_string
         proto.metadata_props.extend(like.metadata_props)
     return proto
 

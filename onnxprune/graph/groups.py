@@ -6,7 +6,7 @@ connected components are the smallest sets that can be removed.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +16,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from onnxprune.graph.graph import Graph, label
-from onnxprune.operators import Axis, ChannelMap, operator_for
+from onnxprune.operators import Axis, ChannelMap, op_of, operator_for
 from onnxprune.operators.linear import LinearLayer, linear_layer
 
 Labels = NDArray[np.int64]
@@ -52,6 +52,8 @@ class ChannelGroups:
             total += size
         self._reasons: list[str] = [""]
         self._lock = np.zeros(total, dtype=np.int32)
+        self.links: dict[Axis, list[tuple[Axis, Labels, Labels]]] = defaultdict(list)
+        """Per axis: another axis, indices here, and the indices there they belong to."""
         self._edges: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = []
         read_axes: list[tuple[gs.Node, Axis]] = []
         unit_axes: list[tuple[gs.Node, Axis]] = []
@@ -108,15 +110,17 @@ class ChannelGroups:
         for axis in sizes:
             if axis not in links.mentioned:
                 what = "mixes this axis" if known else "is opaque"
-                self._lock_axis(axis, f"{node.op} {what}")
-        if node.op == "Shape" and node.outputs[0].name in self._graph.output_names:
+                self._lock_axis(axis, f"{op_of(node)} {what}")
+        if op_of(node) == "Shape" and node.outputs[0].name in self._graph.output_names:
             for axis in sizes:
                 self._lock_axis(axis, "its size is a graph output")
         for axis, reason in links.locks.items():
-            self._lock_axis(axis, f"{node.op}: {reason}")
+            self._lock_axis(axis, f"{op_of(node)}: {reason}")
         for link in links.links:
             left, right = self._offset[link.left], self._offset[link.right]
             self._edges.append((left + link.left_index, right + link.right_index))
+            self.links[link.left].append((link.right, link.left_index, link.right_index))
+            self.links[link.right].append((link.left, link.right_index, link.left_index))
         return links
 
     def _shape(self, name: str) -> tuple[object, ...]:

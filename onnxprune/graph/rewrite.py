@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from onnxprune.graph.graph import Graph, label
 from onnxprune.graph.groups import ChannelGroups
-from onnxprune.operators import Axis, Resized, operator_for
+from onnxprune.operators import Axis, Resized, op_of, operator_for
 from onnxprune.operators.interval import Array
 from onnxprune.operators.linear import LinearLayer
 
@@ -191,7 +191,7 @@ def _bias_of_matmul(graph: Graph, layer: LinearLayer, size: int, dtype: np.dtype
     output = node.outputs[0]
     readers = list(output.outputs)
     plain = output.name not in graph.output_names and output.name not in graph.captured
-    if plain and len(readers) == 1 and readers[0].op == "Add":
+    if plain and len(readers) == 1 and op_of(readers[0]) == "Add":
         index = 1 if readers[0].inputs[0] is output else 0
         other = readers[0].inputs[index]
         if isinstance(other, gs.Constant) and np.asarray(other.values).shape == (size,):

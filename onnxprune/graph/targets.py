@@ -7,7 +7,7 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from onnxprune.graph.graph import Graph
-from onnxprune.operators import Dim
+from onnxprune.operators import Dim, op_of
 
 PASSED_ON = ("Unsqueeze", "Squeeze", "Identity", "Cast")
 
@@ -46,18 +46,18 @@ def _entries(graph: Graph, tensor: gs.Tensor, depth: int = 0) -> list[Dim] | Non
         return None
     node = tensor.inputs[0]
     view = graph.view(node)
-    if node.op == "Shape":
+    if op_of(node) == "Shape":
         shape = view.in_shape(0)
         end = node.attrs.get("end")
         return (
             None if shape is None else list(shape[int(node.attrs.get("start", 0)) : None if end is None else int(end)])
         )
-    if node.op in PASSED_ON:
+    if op_of(node) in PASSED_ON:
         return _entries(graph, node.inputs[0], depth + 1)
-    if node.op == "Concat":
+    if op_of(node) == "Concat":
         parts = [_entries(graph, t, depth + 1) for t in node.inputs]
         return None if any(p is None for p in parts) else [e for p in parts if p is not None for e in p]
-    if node.op in ("Gather", "Slice"):
+    if op_of(node) in ("Gather", "Slice"):
         return _picked(graph, node, depth)
     kind = graph.types.get(tensor.name)
     if kind is not None and kind.shape is not None and all(isinstance(d, int) for d in kind.shape):
@@ -70,7 +70,7 @@ def _picked(graph: Graph, node: gs.Node, depth: int) -> list[Dim] | None:
     view = graph.view(node)
     if source is None:
         return None
-    if node.op == "Gather":
+    if op_of(node) == "Gather":
         indices = view.constant(1)
         return None if indices is None else [source[int(i)] for i in np.asarray(indices).reshape(-1)]
     starts, ends = view.ints("starts", 1), view.ints("ends", 2)

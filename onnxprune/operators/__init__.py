@@ -1,6 +1,6 @@
 """What each ONNX operator means: one small class per operator, files by family."""
 
-from onnxprune.operators.base import Dim, Inputs, NodeView, Operator, Shape, TensorType, abilities
+from onnxprune.operators.base import Dim, Inputs, NodeView, Operator, Shape, TensorType, abilities, op_of
 from onnxprune.operators.channels import Axis, ChannelMap, Link, Resized
 from onnxprune.operators.interval import Interval
 from onnxprune.operators.registry import operator_for, registry
@@ -18,6 +18,7 @@ __all__ = [
     "Shape",
     "TensorType",
     "abilities",
+    "op_of",
     "operator_for",
     "registry",
 ]

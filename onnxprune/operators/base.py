@@ -28,6 +28,12 @@ class TensorType:
 UNKNOWN = TensorType(None, None)
 
 
+def op_of(node: gs.Node) -> str:
+    """Operator type of a node, with its domain in front unless it is a standard operator."""
+    domain = str(node.domain or "")
+    return str(node.op) if domain in ("", "ai.onnx") else f"{domain}.{node.op}"
+
+
 class NodeView:
     """Read access to one node: attributes, constant inputs, symbolic shapes."""
 

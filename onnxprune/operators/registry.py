@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 from importlib import import_module
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 
 from onnxprune.errors import EnvironmentFailure
 from onnxprune.operators.base import Operator
@@ -26,7 +26,7 @@ def registry() -> dict[tuple[str, str], Operator]:
         for cls in module.OPERATORS:
             _register(found, cls())
     for entry in entry_points(group=GROUP):
-        cls = entry.load()
+        cls = load_plugin(entry)
         if not (isinstance(cls, type) and issubclass(cls, Operator)):
             raise EnvironmentFailure(
                 f"Plug-in operator '{entry.name}' ({entry.value}) is not a subclass of onnxprune.operators.Operator.",
@@ -34,6 +34,21 @@ def registry() -> dict[tuple[str, str], Operator]:
             )
         _register(found, cls())
     return found
+
+
+def load_plugin(entry: EntryPoint) -> object:
+    """The object an entry point names.
+
+    Raises:
+        EnvironmentFailure: It cannot be imported.
+    """
+    try:
+        return entry.load()
+    except (ImportError, AttributeError) as error:
+        raise EnvironmentFailure(
+            f"Plug-in '{entry.name}' ({entry.value}) cannot be imported: {error}.",
+            hint="Fix or uninstall the package that provides it.",
+        ) from error
 
 
 def _register(found: dict[tuple[str, str], Operator], operator: Operator) -> None:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from onnxprune.operators.base import Inputs, NodeView, Operator, Shape
+from onnxprune.operators.base import Inputs, NodeView, Operator, Shape, op_of
 from onnxprune.operators.channels import ChannelMap, Resized
 from onnxprune.operators.interval import Interval
 from onnxprune.operators.shape import ENTRY_LIMIT, bounds, cuts, lock_all, overall, rank_of, set_ints
@@ -167,7 +167,7 @@ def _target(node: NodeView) -> list[int | None] | None:
     if entries is not None:
         return list(entries)
     makers = node.node.inputs[1].inputs if node.has_input(1) else []
-    if len(makers) != 1 or makers[0].op != "Concat":
+    if len(makers) != 1 or op_of(makers[0]) != "Concat":
         return None
     found: list[int | None] = []
     for part in makers[0].inputs:
@@ -461,10 +461,10 @@ def _picked(reader: NodeView, length: int) -> set[int]:
     everything = set(range(length))
     if not everything:
         return everything
-    if reader.op == "Gather" and not reader.is_constant(0):
+    if op_of(reader.node) == "Gather" and not reader.is_constant(0):
         index = reader.constant(1)
         return everything if index is None else {int(v) % length for v in index.reshape(-1)}
-    if reader.op == "Slice":
+    if op_of(reader.node) == "Slice":
         cut = (cuts(reader, 1) or {}).get(0)
         return everything if cut is None else set(cut.positions(length).tolist())
     return everything

@@ -17,7 +17,7 @@ from onnx.reference.op_run import OpRun
 from onnxprune import Domain, parse_domain
 from onnxprune.bounds import Bounds, interval_bounds
 from onnxprune.graph.graph import Graph
-from onnxprune.validate import input_specs
+from onnxprune.samples import input_specs
 from tests.nets import random_convnet, random_mlp
 
 SEEDS = st.integers(0, 2**31)
@@ -153,7 +153,9 @@ def test_dense_nets_without_a_domain(seed: int, scale: float) -> None:
         ([[0.0, 0.0]], [0.0], 0.0, 0.0),
     ],
 )
-def test_dense_layer_over_a_box_is_exact(weights: list[list[float]], bias: list[float], low: float, high: float) -> None:
+def test_dense_layer_over_a_box_is_exact(
+    weights: list[list[float]], bias: list[float], low: float, high: float
+) -> None:
     model = onnx.parser.parse_model(
         '<ir_version: 8, opset_import: ["": 17]> g (float[n,2] x) => (float[n,1] y) { y = Gemm <transB = 1> (x, w, b) }'
     )

@@ -40,9 +40,7 @@ LAYER = [
 ]
 RMS = [
     Case("y = RMSNormalization(x, g)", LAST, SCALES, opset=23, tolerance=ROUND),
-    Case(
-        "y = RMSNormalization<axis=1, epsilon=4.0>(x, g)", "float[N,3,4] x", SCALES, opset=23, tolerance=ROUND
-    ),
+    Case("y = RMSNormalization<axis=1, epsilon=4.0>(x, g)", "float[N,3,4] x", SCALES, opset=23, tolerance=ROUND),
 ]
 INSTANCE = [
     Case("y = InstanceNormalization(x, g, b)", constants=SCALES, tolerance=ROUND),
@@ -50,9 +48,7 @@ INSTANCE = [
 ]
 GROUP = [
     Case("y = GroupNormalization<num_groups=2>(x, g, b)", constants=SCALES, opset=21, tolerance=ROUND),
-    Case(
-        "y = GroupNormalization<num_groups=2>(x, g, b)", "float[N,4,2,2] x", SCALES, opset=21, tolerance=ROUND
-    ),
+    Case("y = GroupNormalization<num_groups=2>(x, g, b)", "float[N,4,2,2] x", SCALES, opset=21, tolerance=ROUND),
     Case(
         "y = GroupNormalization<num_groups=2>(x, g, b)",
         constants="float[2] g = {1, -2}, float[2] b = {0, 3}",
@@ -186,9 +182,7 @@ def test_statistics_as_results_are_opaque() -> None:
     assert LAYER[3].links() is None
 
 
-@pytest.mark.parametrize(
-    "case", [*SOFTMAX[:1], LAYER[0], RMS[0], INSTANCE[0], GROUP[0], *LOCAL[1:3]], ids=str
-)
+@pytest.mark.parametrize("case", [*SOFTMAX[:1], LAYER[0], RMS[0], INSTANCE[0], GROUP[0], *LOCAL[1:3]], ids=str)
 def test_unknown_rank_is_opaque(case: Case) -> None:
     node = case.node()
     assert not RULES[node.op].channels(NodeView(node.node, {}, case.opset), ChannelMap({}))

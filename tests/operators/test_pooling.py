@@ -36,9 +36,7 @@ WINDOWS = [
 ]
 CEIL = "kernel_shape=[3, 3], strides=[2, 2], ceil_mode=1"
 MAX = [
-    Case(f"y = MaxPool<{window}>(x)", inputs, opset=19)
-    for window in [*WINDOWS, CEIL]
-    for inputs in (STATIC, DYNAMIC)
+    Case(f"y = MaxPool<{window}>(x)", inputs, opset=19) for window in [*WINDOWS, CEIL] for inputs in (STATIC, DYNAMIC)
 ]
 MEAN = [
     Case(f"y = AveragePool<{window}, count_include_pad={counts}>(x)", inputs, opset=19, tolerance=ROUND)
@@ -84,9 +82,7 @@ RESIZE = [
     resize('mode="nearest", keep_aspect_ratio_policy="not_larger", axes=[2, 3]', "9, 9", "int64"),
     resize('mode="cubic"', "1, 1, 2, 2"),
     Case("y = Resize(x, v)", DYNAMIC, "float[4] v = {1, 1, 2, 2}", opset=10),
-    Case(
-        'y = Resize<mode="linear">(x, v)', DYNAMIC, "float[4] v = {1, 1, 2, 0.5}", opset=10, tolerance=ROUND
-    ),
+    Case('y = Resize<mode="linear">(x, v)', DYNAMIC, "float[4] v = {1, 1, 2, 0.5}", opset=10, tolerance=ROUND),
     Case('y = Upsample<mode="linear">(x, v)', DYNAMIC, "float[4] v = {1, 1, 2, 2}", opset=9, tolerance=ROUND),
     Case("y = Upsample<scales=[1.0, 1.0, 2.0, 3.0]>(x)", opset=7),
     Case(

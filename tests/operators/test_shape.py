@@ -116,18 +116,14 @@ def static_sizes(node: NodeView) -> dict[Axis, int]:
     shapes = [(node.input(k), node.in_shape(k)) for k in range(node.n_inputs) if node.has_input(k)]
     shapes += [(node.output(k), node.out_shape(k)) for k in range(node.n_outputs)]
     return {
-        (name, axis): size
-        for name, sizes in shapes
-        for axis, size in enumerate(sizes or ())
-        if isinstance(size, int)
+        (name, axis): size for name, sizes in shapes for axis, size in enumerate(sizes or ()) if isinstance(size, int)
     }
 
 
 def input_shapes(case: Case, binding: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
     return {
         value.name: tuple(
-            binding[dim.dim_param] if dim.dim_param else dim.dim_value
-            for dim in value.type.tensor_type.shape.dim
+            binding[dim.dim_param] if dim.dim_param else dim.dim_value for dim in value.type.tensor_type.shape.dim
         )
         for value in case.model.graph.input
     }
@@ -220,9 +216,7 @@ def check_removal(case: Case, seed: int) -> int:
     return done
 
 
-def remove_and_compare(
-    case: Case, links: ChannelMap, gone: Mapping[Axis, set[int]], rng: np.random.Generator
-) -> None:
+def remove_and_compare(case: Case, links: ChannelMap, gone: Mapping[Axis, set[int]], rng: np.random.Generator) -> None:
     kept = {axis: np.setdiff1d(np.arange(links.sizes[axis]), list(indices)) for axis, indices in gone.items()}
 
     def cut(name: str, values: Tensor) -> Tensor:

@@ -54,7 +54,9 @@ def test_dense_nets_keep_their_outputs(seed: int, domain: str | None) -> None:
     rng = np.random.default_rng(seed)
     x = rng.uniform(0, 1, size=(64, width)).astype(np.float32)
     expected = run(model, x)
-    np.testing.assert_allclose(run(result.model, x), expected, rtol=0, atol=2e-5 * max(1.0, float(np.abs(expected).max())))
+    np.testing.assert_allclose(
+        run(result.model, x), expected, rtol=0, atol=2e-5 * max(1.0, float(np.abs(expected).max()))
+    )
 
 
 @settings(max_examples=25, deadline=None)
