@@ -52,7 +52,7 @@ class Builder:
             values[1] = values[0] * 2.0
         if rng.random() < 0.5:
             values[:, rng.random(shape[1]) < 0.2] = 0.0
-        return values.astype(np.float32)
+        return np.asarray(values, dtype=np.float32)
 
     def bias(self, size: int) -> NDArray[np.float32]:
         values = self.rng.normal(size=size) * self.rng.choice([0.0, 0.1, 1.0, 3.0])

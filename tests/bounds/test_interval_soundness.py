@@ -47,8 +47,8 @@ def in_float64(model: onnx.ModelProto) -> onnx.ModelProto:
     nodes = [part for node in wide.graph.node for part in _exact(node)]
     del wide.graph.value_info[:], wide.graph.output[:], wide.graph.node[:]
     wide.graph.node.extend(nodes)
-    for name, value in (("six", 6.0), ("half", 0.5), ("zero", 0.0), ("one", 1.0)):
-        wide.graph.initializer.append(onnx.numpy_helper.from_array(np.float64(value), name))
+    for name, number in (("six", 6.0), ("half", 0.5), ("zero", 0.0), ("one", 1.0)):
+        wide.graph.initializer.append(onnx.numpy_helper.from_array(np.array(number), name))
     for node in wide.graph.node:
         for name in node.output:
             wide.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.DOUBLE, None))

@@ -1,4 +1,4 @@
-"""Measure what is removed from known models: ``python -m tests.benchmarks.removal.run SHARED_MODELS [--wheel DET.onnx]``.
+"""Measure what is removed from known models: ``python -m tests.benchmarks.removal.run MODELS [--wheel DET.onnx]``.
 
 Prints one row per case: change of multiply-adds and parameters against the file as found, latency of the tidied
 file over that of the result, largest difference, seconds without latency measurement, peak memory.
