@@ -57,7 +57,7 @@ class Builder:
     def bias(self, size: int) -> NDArray[np.float32]:
         values = self.rng.normal(size=size) * self.rng.choice([0.0, 0.1, 1.0, 3.0])
         values[self.rng.random(size) < 0.3] = 0.0
-        return values.astype(np.float32)
+        return np.asarray(values, dtype=np.float32)
 
     def conv(
         self, x: str, c_in: int, c_out: int, *, kernel: int = 3, pad: int = 1, groups: int = 1, stride: int = 1

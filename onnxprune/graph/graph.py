@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from typing import Any
@@ -17,6 +16,7 @@ from onnx_graphsurgeon.logger import G_LOGGER
 from onnxprune.errors import InputError
 from onnxprune.graph.files import standard_opset
 from onnxprune.graph.types import infer_types
+from onnxprune.graph.writing import NodeOrigin, captured_names, copy_fields, digest, tensor_proto
 from onnxprune.operators import NodeView, TensorType
 
 G_LOGGER.severity = G_LOGGER.CRITICAL  # its warnings are about what the envelope below takes care of
@@ -37,7 +37,7 @@ class Graph:
             raise InputError(f"The graph cannot be read: {error}", hint="Check it with onnx.checker.") from error
         self.opset = standard_opset(model) or 0
         self._origin = {
-            id(node): _Origin(node, proto) for node, proto in zip(self.nodes, model.graph.node, strict=True)
+            id(node): NodeOrigin(node, proto) for node, proto in zip(self.nodes, model.graph.node, strict=True)
         }
         self._weights = {tensor.name: tensor for tensor in model.graph.initializer}
         self._changed: set[str] = set()
@@ -73,7 +73,7 @@ class Graph:
     @cached_property
     def captured(self) -> frozenset[str]:
         """Names that the bodies of If, Loop and Scan may read from this graph."""
-        return frozenset(_captured(self._envelope.graph.node))
+        return frozenset(captured_names(self._envelope.graph.node))
 
     @cached_property
     def types(self) -> dict[str, TensorType]:
@@ -148,7 +148,7 @@ class Graph:
             source = self._family.get(name, name)
             if source in self.sparse:
                 continue
-            shared = first.setdefault(_digest(constant.values), source)
+            shared = first.setdefault(digest(constant.values), source)
             if shared != source:
                 self._family[name] = shared
                 saved.add(source)
@@ -164,9 +164,9 @@ class Graph:
         for name, copies in families.items():
             first = constants.get(name)
             values = onnx.numpy_helper.to_array(self._weights[name]) if first is None else first.values
-            distinct = {_digest(values): name}
+            distinct = {digest(values): name}
             for constant in copies:
-                constant.name = distinct.setdefault(_digest(constant.values), constant.name)
+                constant.name = distinct.setdefault(digest(constant.values), constant.name)
 
     def set_values(self, constant: gs.Constant, values: NDArray[Any]) -> None:
         """Give an initializer new values (seen by all its readers)."""
@@ -289,9 +289,9 @@ class Graph:
         self._share_again()
         original = self._envelope.graph
         model = onnx.ModelProto()
-        _copy_fields(self._envelope, model, skip={"graph"})
+        copy_fields(self._envelope, model, skip={"graph"})
         graph = model.graph
-        _copy_fields(
+        copy_fields(
             original,
             graph,
             skip={
@@ -312,9 +312,9 @@ class Graph:
                 if constant is None or self._is_as_read(constant, tensor):
                     graph.initializer.append(tensor)
                 else:
-                    graph.initializer.append(_tensor_proto(tensor.name, constant.values, tensor))
+                    graph.initializer.append(tensor_proto(tensor.name, constant.values, tensor))
         graph.initializer.extend(
-            _tensor_proto(name, constant.values)
+            tensor_proto(name, constant.values)
             for name, constant in constants.items()
             if name not in self._weights and name not in self.sparse
         )
@@ -332,7 +332,7 @@ class Graph:
     def _is_as_read(self, constant: gs.Constant, tensor: onnx.TensorProto) -> bool:
         if id(constant) == self._loaded.get(tensor.name):
             return tensor.name not in self._changed
-        return _digest(constant.values) == _digest(onnx.numpy_helper.to_array(tensor))
+        return digest(constant.values) == digest(onnx.numpy_helper.to_array(tensor))
 
     def _value_info(self, notes: Iterable[onnx.ValueInfoProto], produced: set[str]) -> Iterator[onnx.ValueInfoProto]:
         for note in notes:
@@ -360,85 +360,10 @@ class Graph:
         return origin.export()
 
 
-class _Origin:
-    """A node as it was read, to write it back with only what changed."""
-
-    def __init__(self, node: gs.Node, proto: onnx.NodeProto) -> None:
-        self.node = node
-        self.proto = proto
-        self.op = node.op
-        self.attrs = {name: list(v) if isinstance(v, list) else v for name, v in node.attrs.items()}
-
-    def export(self) -> onnx.NodeProto:
-        node = self.node
-        inputs = [tensor.name for tensor in node.inputs]
-        outputs = [tensor.name for tensor in node.outputs]
-        altered = [k for k, v in node.attrs.items() if k not in self.attrs or not _same(v, self.attrs[k])]
-        dropped = [k for k in self.attrs if k not in node.attrs]
-        proto = self.proto
-        if (
-            inputs == list(proto.input)
-            and outputs == list(proto.output)
-            and not altered
-            and not dropped
-            and node.op == self.op
-        ):
-            return proto
-        copy = onnx.NodeProto()
-        copy.CopyFrom(proto)
-        copy.op_type = node.op
-        copy.input[:] = inputs
-        copy.output[:] = outputs
-        kept = [a for a in proto.attribute if a.name not in altered and a.name not in dropped]
-        del copy.attribute[:]
-        copy.attribute.extend(kept)
-        copy.attribute.extend(OnnxExporter.export_attributes({k: node.attrs[k] for k in altered}))
-        return copy
-
-
-def _same(new: Any, old: Any) -> bool:
-    return new is old or (isinstance(new, int | float | str | list) and type(new) is type(old) and new == old)
-
-
-def _digest(values: NDArray[Any]) -> bytes:
-    array = np.asarray(values)
-    return hashlib.sha256(repr((array.dtype, array.shape)).encode() + array.tobytes()).digest()
-
-
 def _replace_input(reader: gs.Node, old: gs.Tensor, new: gs.Tensor) -> None:
     for index, tensor in enumerate(reader.inputs):
         if tensor is old:
             reader.inputs[index] = new
-
-
-def _copy_fields(source: Any, target: Any, *, skip: set[str]) -> None:
-    for field, value in source.ListFields():
-        if field.name in skip:
-            continue
-        if hasattr(value, "MergeFrom"):
-            getattr(target, field.name).MergeFrom(value)
-        else:
-            setattr(target, field.name, value)
-
-
-def _tensor_proto(name: str, values: NDArray[Any], like: onnx.TensorProto | None = None) -> onnx.TensorProto:
-    proto = onnx.numpy_helper.from_array(np.asarray(values), name)
-    if like is not None:
-        if like.doc_string:
-            proto.doc_string = like.doc_string
-        proto.metadata_props.extend(like.metadata_props)
-    return proto
-
-
-def _captured(nodes: Iterable[onnx.NodeProto], nested: bool = False) -> Iterator[str]:
-    for node in nodes:
-        if nested:
-            yield from node.input
-        for attribute in node.attribute:
-            for body in (attribute.g, *attribute.graphs):
-                yield from _captured(body.node, nested=True)
-                if nested or body.node or body.output:
-                    yield from (value.name for value in body.output)
 
 
 def label(node: gs.Node) -> str:
