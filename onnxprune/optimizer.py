@@ -161,7 +161,7 @@ class _Job:
         if modified:
             final.model = self._with_metadata(final.model, align)
             self.options.progress("validating the result")
-            outcome = self.validator.check(final.model, final.allowed)
+            outcome = self.validator.check(final.model)
         report = build_report(
             source=self.source,
             domain=self.domain,
@@ -266,7 +266,7 @@ class _Job:
             near = [m for m in remaining if remaining[m] <= limit]
             choice = min(near, key=lambda m: variants[m].model.ByteSize())
             try:
-                self.validator.check(variants[choice].model, variants[choice].allowed)
+                self.validator.check(variants[choice].model)
             except ValidationError as error:
                 self.notes.append(f"Alignment {choice} was dropped: {error.what}")
                 del remaining[choice]

@@ -83,8 +83,8 @@ class Reduced:
         return sum(entry.at_outputs for entry in self.entries.values())
 
     @property
-    def allowed(self) -> float:
-        """What validation may see on top of rounding: the deviation at the outputs, or where edited."""
+    def bound(self) -> float:
+        """The deviation at the outputs, or at the edited tensors where it cannot be carried on."""
         return self.at_outputs if math.isfinite(self.at_outputs) else self.deviation
 
 
@@ -163,7 +163,7 @@ class Pipeline:
             if self.strict:
                 check_model(candidate)
             if self.validator is not None:
-                self.validator.check(candidate, state.allowed, quick=True)
+                self.validator.check(candidate, quick=True)
         except (ValidationError, EnvironmentFailure) as error:
             entry.rolled_back = error.what
             return False

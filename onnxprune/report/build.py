@@ -103,7 +103,7 @@ def build_report(
             "validation": {
                 "samples": outcome.samples if outcome else 0,
                 "max_abs_error": outcome.max_abs_error if outcome else None,
-                "deviation_bound": final.allowed,
+                "deviation_bound": final.bound,
                 "provider": provider.removesuffix("ExecutionProvider").lower(),
             },
             "notes": list(notes),
