@@ -121,14 +121,14 @@ def _merge(hidden: _Hidden, bounds: Bounds) -> _Merged | None:
     dtype = np.asarray(layer.node.inputs[1].values).dtype
     if not np.isfinite(size).all() or size.max(initial=0.0) > np.finfo(np.float32).max / 2:
         return None
-    basis = _as_stored(np.linalg.svd(product, full_matrices=False)[2][:rank], layer)
+    basis = _as_stored(np.asarray(np.linalg.svd(product, full_matrices=False)[2][:rank], np.float64), layer)
     inputs = Interval.of(low[None, :], high[None, :])
     reach = affine_interval(basis, np.abs(basis), layer.n_in, inputs, Interval.point(np.zeros(rank)))
     offset = _rounded_up(np.maximum(-reach.lower.reshape(-1), 0.0), dtype)
     columns, deviations = [], []
     for reader, weights in zip(hidden.readers, behind, strict=True):
         exact = np.linalg.lstsq(basis.T, (weights @ rows).T, rcond=None)[0].T
-        column = _as_stored(exact, reader)
+        column = _as_stored(np.asarray(exact, np.float64), reader)
         gap = np.abs(column @ basis - weights @ rows)
         rounding = 1e-12 * (np.abs(column) @ np.abs(basis) + np.abs(weights) @ np.abs(rows))
         columns.append(column)

@@ -17,7 +17,7 @@ from onnxprune.runtime import Runner
 from tests.passes.support import net, run_pass
 
 BODY = "h = Gemm <transB = 1> (x, w, b) r = Relu (h) y = Gemm <transB = 1> (r, v, c)"
-WIDE = {"w": [[1, 0], [0, 1], [1, 1], [2, 1]], "b": [5, 5, 5, 9], "v": [[1, 2, 3, 4]], "c": [7]}
+WIDE: dict[str, Any] = {"w": [[1, 0], [0, 1], [1, 1], [2, 1]], "b": [5, 5, 5, 9], "v": [[1, 2, 3, 4]], "c": [7]}
 
 
 def hidden_units(model: onnx.ModelProto, name: str = "w") -> int:
@@ -80,12 +80,13 @@ def test_a_second_run_changes_nothing() -> None:
 def random_net(seed: int) -> tuple[onnx.ModelProto, int]:
     rng = np.random.default_rng(seed)
     n_in, hidden, out = (int(rng.integers(*limits)) for limits in ((1, 6), (2, 14), (1, 4)))
-    tables: dict[str, Any] = {
+    drawn = {
         "w": rng.normal(size=(hidden, n_in)),
         "b": rng.normal(size=hidden) + rng.choice([0, 4], size=hidden),
         "v": rng.normal(size=(out, hidden)),
         "c": rng.normal(size=out),
     }
+    tables: dict[str, Any] = {name: values.astype(np.float32) for name, values in drawn.items()}
     body = BODY.replace("transB = 1> (x", "transB = 1, alpha = 0.5, beta = 2.0> (x") if seed % 2 else BODY
     inputs, outputs = f"float[N,{n_in}] x", f"float[N,{out}] y"
     return net(body, inputs, outputs, **tables), n_in
