@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxprune.bounds.interval import Bounds, interval_bounds
+from onnxprune.bounds import Bounds, interval_bounds, linear_bounds
 from onnxprune.domain import Domain
 from onnxprune.graph.graph import Graph, label
 from onnxprune.graph.groups import ChannelGroups
@@ -38,8 +38,8 @@ class Facts:
 
     @cached_property
     def bounds(self) -> Bounds:
-        """Interval bounds over the domain."""
-        return interval_bounds(self.graph, self.domain)
+        """Bounds over the domain: intervals, tightened by backward linear bounds where layers are dense."""
+        return linear_bounds(self.graph, self.domain)
 
     @cached_property
     def bounds_anywhere(self) -> Bounds:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, overload
 
 import numpy as np
@@ -15,6 +15,9 @@ from onnxprune.operators.interval import LARGEST
 
 LARGEST_OF = {"float32": (2 - 2**-23) * 2.0**127, "float16": 65504.0, "bfloat16": (2 - 2**-7) * 2.0**127}
 """Largest finite value of the shorter float types."""
+
+
+Refine = Callable[[gs.Node, Mapping[str, Interval]], Interval | None]
 
 
 class Bounds(Mapping[str, Interval]):
@@ -77,12 +80,13 @@ def _constant(tensor: gs.Constant) -> Interval:
     return Interval.point(values)
 
 
-def interval_bounds(graph: Graph, domain: Domain) -> Bounds:
+def interval_bounds(graph: Graph, domain: Domain, refine: Refine | None = None) -> Bounds:
     """Bounds on every intermediate tensor, in real arithmetic, given that all intermediate values are finite.
 
     Args:
         graph: The graph to sweep.
         domain: Where the inputs lie.
+        refine: Asked after every node for better bounds on its first output, given all bounds so far.
 
     Returns:
         Outward-rounded bounds; tensors behind opaque operators are limited by their element type only.
@@ -100,6 +104,10 @@ def interval_bounds(graph: Graph, domain: Domain) -> Bounds:
             if tensor.name:
                 found = results[index] if results is not None and index < len(results) else Interval.everything()
                 known[tensor.name] = _limit(found, view, tensor.name)
+        better = refine(node, known) if refine is not None else None
+        if better is not None:
+            name = node.outputs[0].name
+            known[name] = known[name].meet(better)
     return Bounds(known)
 
 
