@@ -19,16 +19,15 @@ from onnxprune.facts import Facts
 from onnxprune.graph.cost import Cost, cost, macs
 from onnxprune.graph.files import ModelLike, Source, load
 from onnxprune.graph.graph import Graph, label
+from onnxprune.latency import measure
 from onnxprune.passes_registry import select
 from onnxprune.pipeline import Pipeline, Progress, Reduced, check_model
 from onnxprune.report.build import Report, build_report
-from onnxprune.runtime import Runner, choose_provider, latencies
+from onnxprune.runtime import choose_provider
 from onnxprune.samples import input_specs
 from onnxprune.validate import Outcome, Validator
 
 DOMAIN_KEY = "onnxprune.domain."
-NOISE = 1.03
-"""Latency ratios up to this count as equal where the question is whether the result is slower."""
 ALIKE = 1.08
 """Among variants whose latency is within this ratio of the fastest the smallest is taken."""
 
@@ -229,34 +228,30 @@ class _Job:
             sizes = {tuple((k, len(v)) for k, v in sorted(other.kept.items())) for other in variants.values()}
             if tuple((k, len(v)) for k, v in sorted(candidate.kept.items())) not in sizes:
                 variants[multiple] = candidate
-        models = [self.source.model, tidied.model, *(v.model for v in variants.values())]
+        models = {"before": self.source.model, "tidied": tidied.model}
+        models |= {str(multiple): variant.model for multiple, variant in variants.items()}
         self.options.progress(f"measuring {len(models)} models")
-        runners = [
-            Runner(
-                m,
-                provider=self.provider,
-                optimize=True,
-                threads=self.options.threads,
-                custom_ops=self.options.custom_ops,
-            )
-            for m in models
-        ]
-        times = [float(np.quantile(t, 0.2)) for t in latencies(runners, self.validator.feeds[0])]
-        original, baseline, reduced = times[0], times[1], dict(zip(variants, times[2:], strict=True))
-        timing = {"before": original, "tidied": baseline}
-        best = self._choose(variants, reduced)
-        if best is not None and reduced[best] <= baseline * NOISE and reduced[best] <= original * NOISE:
-            return variants[best], best, {**timing, "after": reduced[best]}
+        timing = measure(
+            models,
+            self.validator.feeds[0],
+            provider=self.provider,
+            threads=self.options.threads,
+            custom_ops=self.options.custom_ops,
+        )
+        figures = {name: timing.typical(name) for name in models}
+        best = self._choose(variants, {multiple: figures[str(multiple)] for multiple in variants})
+        if best is not None and not any(timing.slower(str(best), other) for other in ("before", "tidied")):
+            return variants[best], best, {**figures, "after": figures[str(best)]}
         if best is not None:
             self.notes.append(
-                f"The smaller model is slower ({reduced[best]:.3g} ms, tidied {baseline:.3g} ms) and was not used; "
-                "--goal size hands it out."
+                f"The smaller model is slower ({figures[str(best)]:.3g} ms, tidied {figures['tidied']:.3g} ms) and was "
+                "not used; --goal size hands it out."
             )
-        if tidied.modified and baseline <= original * NOISE:
-            return tidied, alignment.REJECTED if variants else 1, {**timing, "after": baseline}
+        if tidied.modified and not timing.slower("tidied", "before"):
+            return tidied, alignment.REJECTED if variants else 1, {**figures, "after": figures["tidied"]}
         if tidied.modified:
             self.notes.append("Tidying made the model slower; the original is handed back.")
-        return Reduced(self.source.model), 1, {**timing, "after": original}
+        return Reduced(self.source.model), 1, {**figures, "after": figures["before"]}
 
     def _choose(self, variants: Mapping[int, Reduced], times: Mapping[int, float]) -> int | None:
         """The fastest variant; among those within noise of it the smallest, after a numeric check."""

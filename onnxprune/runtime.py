@@ -139,7 +139,7 @@ def _first_line(error: Exception) -> str:
     return text[0][:300] if text else type(error).__name__
 
 
-def latencies(runners: Sequence[Runner], feeds: Feeds, *, seconds: float = 2.0, rounds: int = 200) -> list[list[float]]:
+def latencies(runners: Sequence[Runner], feeds: Feeds, *, seconds: float = 1.0, rounds: int = 200) -> list[list[float]]:
     """Milliseconds per run for several models, interleaved so that a drifting machine hits all alike.
 
     Runs until ``seconds`` per model are used or ``rounds`` are done, at least 5 rounds after a warm-up.

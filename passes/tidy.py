@@ -57,6 +57,7 @@ class Tidy:
             _constant_targets,
             _skip_idle,
             _skip_neutral,
+            _fold_pads,
             _fold_batch_normalization,
             _to_gemm,
         ):
@@ -194,6 +195,47 @@ def _inference_dropout(graph: Graph, node: gs.Node) -> bool:
     return training is not None and not bool(np.any(training)) and mask_unused and not named
 
 
+def _fold_pads(graph: Graph, report: PassReport) -> None:
+    """Zeros padded around the image of a convolution are its own padding; padding by nothing goes."""
+    for node in list(graph.nodes):
+        pads = _zero_pads(graph, node) if op_of(node) == "Pad" else None
+        if pads is None:
+            continue
+        if not any(pads):
+            if graph.bypass(node):
+                report.changes["idle Pad nodes"] += 1
+            continue
+        output, half = node.outputs[0], len(pads) // 2
+        reader = output.outputs[0] if len(output.outputs) == 1 and _free(graph, output) else None
+        if reader is None or op_of(reader) != "Conv" or reader.inputs[0] is not output or not _is_here(graph, reader):
+            continue
+        if str(reader.attrs.get("auto_pad", "NOTSET")) not in ("NOTSET", "VALID") or any(
+            pads[:2] + pads[half : half + 2]
+        ):
+            continue
+        own = [int(p) for p in reader.attrs.get("pads", [0] * (2 * half - 4))]
+        reader.attrs.pop("auto_pad", None)
+        reader.attrs["pads"] = [a + b for a, b in zip(own, pads[2:half] + pads[half + 2 :], strict=True)]
+        graph.bypass(node)
+        report.changes["Pad nodes folded"] += 1
+
+
+def _zero_pads(graph: Graph, node: gs.Node) -> list[int] | None:
+    """Pads of a node that adds zeros to every axis in turn; None for any other padding."""
+    view = graph.view(node)
+    value = view.constant(2) if view.has_input(2) else np.asarray(view.attr("value", 0.0))
+    pads, rank = view.ints("pads", 1), len(view.in_shape(0) or ())
+    plain = str(view.attr("mode", "constant")) == "constant" and not view.has_input(3) and value is not None
+    if pads is None or not plain or np.any(value) or len(pads) != 2 * rank or min(pads, default=0) < 0:
+        return None
+    return pads
+
+
+def _is_here(graph: Graph, node: gs.Node) -> bool:
+    """Whether a node belongs to the main graph, not to the body of another node."""
+    return any(node is other for other in graph.nodes)
+
+
 def _fold_batch_normalization(graph: Graph, report: PassReport) -> None:
     for node in list(graph.nodes):
         if op_of(node) != "BatchNormalization" or len([t for t in node.outputs if t.name]) != 1:
@@ -266,7 +308,7 @@ def _to_gemm(graph: Graph, report: PassReport) -> None:
         if layer is None or shape is None or len(shape) != 2 or len(output.outputs) != 1 or not _free(graph, output):
             continue
         add = output.outputs[0]
-        if op_of(add) != "Add" or not any(add is other for other in graph.nodes):
+        if op_of(add) != "Add" or not _is_here(graph, add):
             continue
         bias = add.inputs[1] if add.inputs[0] is output else add.inputs[0]
         kind = graph.types.get(add.outputs[0].name)
