@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,6 +38,7 @@ def measure(
     provider: str,
     threads: int,
     custom_ops: Sequence[str],
+    stopped: Callable[[], bool],
 ) -> Timing:
     """Run models in turn, with ONNX Runtime's optimizations on.
 
@@ -47,10 +48,11 @@ def measure(
         provider: Execution provider.
         threads: Intra-operator threads (0: ONNX Runtime's default).
         custom_ops: Shared libraries with custom operators.
+        stopped: Ends the measurement after the current round.
     """
     runners = [
         Runner(model, provider=provider, optimize=True, threads=threads, custom_ops=custom_ops)
         for model in models.values()
     ]
-    found = latencies(runners, feeds)
+    found = latencies(runners, feeds, stopped=stopped)
     return Timing({name: np.asarray(times) for name, times in zip(models, found, strict=True)})

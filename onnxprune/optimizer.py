@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,15 +18,18 @@ from onnxprune.domain import Domain, parse_domain
 from onnxprune.errors import InputError, ValidationError
 from onnxprune.facts import Facts
 from onnxprune.graph.cost import Cost, cost, macs
-from onnxprune.graph.files import ModelLike, Source, load
+from onnxprune.graph.files import ModelLike, Source, load, size_on_disk
 from onnxprune.graph.graph import Graph, label
 from onnxprune.latency import measure
+from onnxprune.operators import Axis
 from onnxprune.passes_registry import select
 from onnxprune.pipeline import Pipeline, Progress, Reduced, check_model
 from onnxprune.report.build import Report, build_report
 from onnxprune.runtime import choose_provider
 from onnxprune.samples import input_specs
+from onnxprune.stability import watched
 from onnxprune.validate import Outcome, Validator
+from onnxprune.witness import Observed, corner_feeds, observe
 
 DOMAIN_KEY = "onnxprune.domain."
 ALIKE = 1.08
@@ -112,6 +116,14 @@ def optimize(model: ModelLike, domain: Domain | str | Sequence[str] | None = Non
         EnvironmentFailure: ONNX Runtime cannot run the model.
         ValidationError: The final result failed validation (nothing is handed out).
     """
+    known = {field.name for field in fields(Options)}
+    for name in options:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            raise InputError(
+                f"There is no option '{name}'.",
+                hint=f"Did you mean '{near[0]}'?" if near else f"Options: {', '.join(sorted(known))}.",
+            )
     return optimize_source(load(model), domain, Options(**options))
 
 
@@ -142,10 +154,10 @@ class _Job:
             work=float(macs(source.model, _default_shapes(self.specs, options.shapes))),
         )
         if options.data:
-            self.notes += [
-                str(violation)
-                for violation in self.domain.violations({k: np.asarray(v) for k, v in options.data.items()})
-            ]
+            found = self.domain.violations({name: np.asarray(values) for name, values in options.data.items()})
+            self.notes += [str(violation) for violation in found]
+            if self.validator.left_out:
+                self.notes.append(f"{self.validator.left_out} samples outside the domain were left out of the check.")
         self.pipeline = Pipeline(
             self.domain, self.validator, options.progress, options.stopped, strict=_well_formed(source.model)
         )
@@ -166,6 +178,7 @@ class _Job:
             domain=self.domain,
             costs=self._costs(tidied.model, final.model, timing),
             baseline=self.baseline,
+            seen=self._seen(tidied.model),
             final=final,
             align=align,
             outcome=outcome,
@@ -174,6 +187,19 @@ class _Job:
             seconds=sum(entry.seconds for entry in final.entries.values()),
         )
         return Result(final.model, report, modified, self.source, outcome)
+
+    def _seen(self, tidied: onnx.ModelProto) -> dict[Axis, Observed]:
+        """Values of pre-activations in runs on the samples and on guided corners."""
+        axes = watched(self.baseline.graph, self.baseline.groups)
+        if not axes or self.options.stopped():
+            return {}
+        self.options.progress("looking for units that switch")
+        batches = list(self.validator.feeds)
+        corners = self.baseline.bounds.corners
+        if len(self.specs) == 1 and self.specs[0].name in corners:
+            spec = self.specs[0]
+            batches += corner_feeds(corners[spec.name], spec, self.domain, self.validator.shapes[spec.name])
+        return observe(tidied, axes, batches, provider=self.provider, custom_ops=self.options.custom_ops)
 
     def _kept_nodes(self) -> dict[str, frozenset[int]]:
         """All units of the layers that ``--keep`` names."""
@@ -225,8 +251,8 @@ class _Job:
         variants: dict[int, Reduced] = {}
         for multiple in multiples:
             candidate = self._aligned(tidied, passes, full, multiple)
-            sizes = {tuple((k, len(v)) for k, v in sorted(other.kept.items())) for other in variants.values()}
-            if tuple((k, len(v)) for k, v in sorted(candidate.kept.items())) not in sizes:
+            same = [_sizes(self.baseline, other) for other in (tidied, *variants.values())]
+            if _sizes(self.baseline, candidate) not in same:
                 variants[multiple] = candidate
         models = {"before": self.source.model, "tidied": tidied.model}
         models |= {str(multiple): variant.model for multiple, variant in variants.items()}
@@ -237,6 +263,7 @@ class _Job:
             provider=self.provider,
             threads=self.options.threads,
             custom_ops=self.options.custom_ops,
+            stopped=self.options.stopped,
         )
         figures = {name: timing.typical(name) for name in models}
         best = self._choose(variants, {multiple: figures[str(multiple)] for multiple in variants})
@@ -247,7 +274,7 @@ class _Job:
                 f"The smaller model is slower ({figures[str(best)]:.3g} ms, tidied {figures['tidied']:.3g} ms) and was "
                 "not used; --goal size hands it out."
             )
-        if tidied.modified and not timing.slower("tidied", "before"):
+        if tidied.modified and (_same_nodes(tidied.model, self.source.model) or not timing.slower("tidied", "before")):
             return tidied, alignment.REJECTED if variants else 1, {**figures, "after": figures["tidied"]}
         if tidied.modified:
             self.notes.append("Tidying made the model slower; the original is handed back.")
@@ -270,23 +297,38 @@ class _Job:
         return None
 
     def _with_metadata(self, model: onnx.ModelProto, align: int) -> onnx.ModelProto:
+        result = onnx.ModelProto()
+        result.CopyFrom(model)
         entries = {p.key: p.value for p in model.metadata_props}
         for key, value in self.domain.to_metadata().items():
             before = entries.get(key)
             entries[key] = value if before in (None, value) else f"{before} and {value}"
         entries[alignment.METADATA_KEY] = str(align)
-        del model.metadata_props[:]
-        onnx.helper.set_model_props(model, entries)
-        return model
+        del result.metadata_props[:]
+        onnx.helper.set_model_props(result, entries)
+        return result
 
     def _costs(self, tidied: onnx.ModelProto, final: onnx.ModelProto, timing: Mapping[str, float]) -> dict[str, Cost]:
         costs = {}
         for name, model in (("before", self.source.model), ("tidied", tidied), ("after", final)):
             costs[name] = cost(model, self.validator.shapes)
             costs[name].latency_ms = timing.get(name)
+        if self.source.path is not None:
+            costs["before"].bytes = size_on_disk(self.source)
         # tidying keeps every multiply-add, but lets shape inference see more of them
         costs["before"].macs = max(costs["before"].macs, costs["tidied"].macs)
         return costs
+
+
+def _sizes(baseline: Facts, reduced: Reduced) -> dict[str, int]:
+    """Number of units per layer."""
+    whole = {label(units.node): len(units.components) for units in baseline.groups.units}
+    return whole | {name: len(kept) for name, kept in reduced.kept.items()}
+
+
+def _same_nodes(one: onnx.ModelProto, other: onnx.ModelProto) -> bool:
+    """Whether two models run the same operators, so that neither can be slower."""
+    return [node.op_type for node in one.graph.node] == [node.op_type for node in other.graph.node]
 
 
 def _touched(reduced: Reduced) -> bool:
@@ -297,6 +339,11 @@ def _touched(reduced: Reduced) -> bool:
 def _domain(domain: Domain | str | Sequence[str] | None, specs: Sequence[Any]) -> Domain:
     if isinstance(domain, Domain):
         return domain
+    parts = () if domain is None else (domain,) if isinstance(domain, str) else domain
+    if not isinstance(parts, list | tuple) or not all(isinstance(part, str) for part in parts):
+        raise InputError(
+            f"domain cannot be {domain!r}.", hint='It is a text such as "0:1", several texts, or a Domain.'
+        )
     texts = [domain] if isinstance(domain, str) else list(domain or ())
     return parse_domain(texts, specs) if texts else Domain.everything()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -139,17 +139,25 @@ def _first_line(error: Exception) -> str:
     return text[0][:300] if text else type(error).__name__
 
 
-def latencies(runners: Sequence[Runner], feeds: Feeds, *, seconds: float = 1.0, rounds: int = 200) -> list[list[float]]:
+def latencies(
+    runners: Sequence[Runner],
+    feeds: Feeds,
+    *,
+    seconds: float = 6.0,
+    rounds: int = 200,
+    stopped: Callable[[], bool] = lambda: False,
+) -> list[list[float]]:
     """Milliseconds per run for several models, interleaved so that a drifting machine hits all alike.
 
-    Runs until ``seconds`` per model are used or ``rounds`` are done, at least 5 rounds after a warm-up.
+    Runs until ``seconds`` are used or ``rounds`` are done, at least 7 rounds after a warm-up; ``stopped`` ends it
+    after the round.
     """
     times: list[list[float]] = [[] for _ in runners]
     for runner in runners:
         runner.run(feeds)
     start = time.perf_counter()
     for number in range(rounds):
-        if number >= 5 and time.perf_counter() - start > seconds * len(runners):
+        if (number >= 7 and time.perf_counter() - start > seconds) or (number and stopped()):
             break
         for runner, measured in zip(runners, times, strict=True):
             begin = time.perf_counter()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -13,11 +13,13 @@ from numpy.typing import NDArray
 from onnxprune.bounds.interval import Bounds
 from onnxprune.graph.graph import Graph, label
 from onnxprune.graph.groups import ChannelGroups, Units
-from onnxprune.operators import op_of, operator_for
-from onnxprune.operators.activation import OPERATORS
+from onnxprune.operators import Axis, activation, op_of, operator_for, smooth_activation
 from onnxprune.operators.elementwise import Elementwise
+from onnxprune.witness import Observed
 
-ACTIVATIONS = frozenset(op for cls in OPERATORS for op in cls.op_types)
+ACTIVATIONS = frozenset(
+    op for family in (activation, smooth_activation) for cls in family.OPERATORS for op in cls.op_types
+)
 
 
 class State(Enum):
@@ -47,22 +49,40 @@ class LayerStates:
         return sum(s is state for s in self.states)
 
 
-def unit_states(graph: Graph, groups: ChannelGroups, bounds: Bounds) -> list[LayerStates]:
+def watched(graph: Graph, groups: ChannelGroups) -> list[Axis]:
+    """The pre-activations of piecewise-linear activations: tensors and their axes of units."""
+    found = []
+    for units in groups.units:
+        node = _activation(graph, units.node)
+        if node is not None and _identity_range(graph, node) is not None:
+            found.append((str(node.inputs[0].name), units.axis[1]))
+    return found
+
+
+def unit_states(
+    graph: Graph, groups: ChannelGroups, bounds: Bounds, seen: Mapping[Axis, Observed] | None = None
+) -> list[LayerStates]:
     """States of all units, layer by layer.
 
     A unit is inactive when its activation always returns 0, constant when it always returns the same other
     value, active when its activation is the identity on the whole range of its pre-activation. Units with
     activations that are not piecewise linear are constant or unstable; a layer without an activation is
-    affine, its units are active or constant.
+    affine, its units are active or constant. What was seen in runs makes open units unstable.
+
+    Args:
+        graph: The graph.
+        groups: Its channel groups.
+        bounds: Bounds on its tensors.
+        seen: Values seen per pre-activation, see :func:`watched`.
     """
-    return [_states(graph, units, bounds) for units in groups.units if not _is_inner(graph, units)]
+    return [_states(graph, units, bounds, seen or {}) for units in groups.units if not _is_inner(graph, units)]
 
 
 def _is_inner(graph: Graph, units: Units) -> bool:
     return bool(op_of(units.node) == "BatchNormalization")
 
 
-def _states(graph: Graph, units: Units, bounds: Bounds) -> LayerStates:
+def _states(graph: Graph, units: Units, bounds: Bounds, seen: Mapping[Axis, Observed]) -> LayerStates:
     size = len(units.components)
     name, axis = units.axis
     activation = _activation(graph, units.node)
@@ -79,10 +99,21 @@ def _states(graph: Graph, units: Units, bounds: Bounds) -> LayerStates:
         elif straight is not None and pre_low[i] >= straight[0] and pre_high[i] <= straight[1]:
             states.append(State.ACTIVE)
             margins[i] = min(pre_low[i] - straight[0], straight[1] - pre_high[i])
+        elif straight is None or _switches(seen.get((before, axis)), i, straight):
+            states.append(State.UNSTABLE)
         else:
-            states.append(State.UNDECIDED if straight is not None else State.UNSTABLE)
+            states.append(State.UNDECIDED)
     kind = "" if activation is None else op_of(activation)
     return LayerStates(label(units.node), op_of(units.node), kind, tuple(states), margins)
+
+
+def _switches(seen: Observed | None, unit: int, straight: tuple[float, float]) -> bool:
+    """Whether a unit was seen both where its activation is the identity and where it is not."""
+    if seen is None or unit >= len(seen.low):
+        return False
+    inside = seen.high[unit] > straight[0] + seen.noise and seen.low[unit] < straight[1] - seen.noise
+    outside = seen.low[unit] < straight[0] - seen.noise or seen.high[unit] > straight[1] + seen.noise
+    return bool(inside and outside)
 
 
 def _activation(graph: Graph, node: gs.Node) -> gs.Node | None:

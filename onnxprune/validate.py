@@ -69,7 +69,11 @@ class Validator:
         self.feeds: list[Feeds] = [
             domain.sample(self.specs, self.shapes, rng, KINDS[i % len(KINDS)]) for i in range(count)
         ]
-        self.feeds += user_samples(data or {}, self.specs, self.shapes)
+        given = user_samples(data or {}, self.specs, self.shapes)
+        inside = [feeds for feeds in given if domain.contains(feeds)]
+        self.left_out = len(given) - len(inside)
+        """User samples outside the domain: nothing is promised there, so they are not run."""
+        self.feeds += inside
         self.reference = [runner.run(feeds) for feeds in self.feeds]
         self.output_names = runner.output_names
         self._tolerance = tolerance

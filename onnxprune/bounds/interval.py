@@ -7,6 +7,7 @@ from typing import Any, overload
 
 import numpy as np
 import onnx_graphsurgeon as gs
+from numpy.typing import NDArray
 
 from onnxprune.domain import Domain, InputSpec
 from onnxprune.graph.graph import Graph
@@ -23,8 +24,10 @@ Refine = Callable[[gs.Node, Mapping[str, Interval]], Interval | None]
 class Bounds(Mapping[str, Interval]):
     """Bounds by tensor name; what nothing is known about is unbounded."""
 
-    def __init__(self, known: dict[str, Interval]) -> None:
+    def __init__(self, known: dict[str, Interval], corners: Mapping[str, NDArray[np.float64]] | None = None) -> None:
         self._known = known
+        self.corners = dict(corners or {})
+        """Per input, flattened points worth running: there a bound was attained (empty without linear bounds)."""
 
     def __getitem__(self, name: str) -> Interval:
         return self._known.get(name) or Interval.everything()

@@ -10,7 +10,7 @@ in ``operators/interval.py``).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import onnx_graphsurgeon as gs
@@ -42,8 +42,10 @@ def linear_bounds(graph: Graph, domain: Domain) -> Bounds:
     rough = interval_bounds(graph, domain)
     if not domain.restricts:
         return rough
-    tight = interval_bounds(graph, domain, Refiner(graph))
-    return Bounds({name: tight[name].meet(rough[name]) for name in rough})
+    refiner = Refiner(graph)
+    tight = interval_bounds(graph, domain, refiner)
+    corners = {name: np.concatenate(rows) for name, rows in refiner.corners.items()}
+    return Bounds({name: tight[name].meet(rough[name]) for name in rough}, corners)
 
 
 class Refiner:
@@ -56,6 +58,9 @@ class Refiner:
     def __init__(self, graph: Graph) -> None:
         self._graph = graph
         self._layers: dict[int, LinearLayer | None] = {}
+        self._inputs = {value.name for value in graph.inputs}
+        self.corners: dict[str, list[Array]] = {}
+        """Per input the corners of its box where the linear bounds are attained, one row per unit and side."""
 
     def __call__(self, node: gs.Node, known: Mapping[str, Interval]) -> Interval | None:
         """Better bounds on the first output of a node, or None where this method does not apply.
@@ -107,6 +112,9 @@ class Refiner:
                 if not walk.step(node, layer, first=name == tensor.name):
                     walk.close(name)
         for name in list(walk.open):
+            box = _flat(known, self._graph, name)
+            if adaptive and name in self._inputs and box is not None:
+                self.corners.setdefault(name, []).append(np.where(walk.open[name] > 0, *box))
             walk.close(name)
         return walk.total - walk.error
 
@@ -126,7 +134,6 @@ class _Walk:
     open: dict[str, Array]
     total: Array
     error: Array
-    terms: int = field(default=0)
 
     def step(self, node: gs.Node, layer: LinearLayer | None, *, first: bool) -> bool:
         """Carry the coefficients of a node's output to its inputs; False where no rule applies."""

@@ -157,7 +157,7 @@ def run_options(options: argparse.Namespace) -> dict[str, Any]:
     """The fields of :class:`onnxprune.optimizer.Options` the command line sets."""
     return {
         "passes": options.passes,
-        "skip": options.skip,
+        "skip": [name for text in options.skip for name in text.split(",") if name],
         "keep": options.keep,
         "tolerance": options.tolerance,
         "seed": options.seed,

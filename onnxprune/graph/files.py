@@ -168,6 +168,14 @@ def _load_external(model: onnx.ModelProto, path: Path) -> None:
         ) from None
 
 
+def size_on_disk(source: Source) -> int:
+    """Bytes of the file a model was read from, its external data included; 0 if it was no file."""
+    if source.path is None:
+        return 0
+    files = [source.path, *(source.path.parent / name for name in source.external)]
+    return sum(file.stat().st_size for file in files)
+
+
 def check_writable(path: Path) -> None:
     """Fail early, before minutes of work, when the result could not be written.
 

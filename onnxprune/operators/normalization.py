@@ -15,7 +15,7 @@ from onnxprune.operators.base import Inputs, NodeView, Operator
 from onnxprune.operators.channels import ChannelMap
 from onnxprune.operators.interval import Array, Interval, add, multiply, up
 from onnxprune.operators.reduction import mean_over
-from onnxprune.operators.shape import bounds, overall, rank_of, static_size
+from onnxprune.operators.tensors import bounds, overall, rank_of, static_size
 
 
 def _count(node: NodeView, x: Interval, axes: Iterable[int]) -> int | None:

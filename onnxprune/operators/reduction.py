@@ -9,7 +9,7 @@ import numpy as np
 from onnxprune.operators.base import Inputs, NodeView, Operator
 from onnxprune.operators.channels import ChannelMap
 from onnxprune.operators.interval import TINY, Array, Interval, down, gamma, multiply, up
-from onnxprune.operators.shape import bounds, rank_of, static_size
+from onnxprune.operators.tensors import bounds, rank_of, static_size
 
 Axes = tuple[int, ...]
 

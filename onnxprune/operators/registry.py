@@ -10,7 +10,28 @@ from onnxprune.errors import EnvironmentFailure
 from onnxprune.operators.base import Operator
 
 GROUP = "onnxprune.operators"
-FAMILIES = ("affine", "activation", "elementwise", "normalization", "pooling", "reduction", "shape", "sizing")
+FAMILIES = (
+    "activation",
+    "affine",
+    "arithmetic",
+    "axes",
+    "cast",
+    "comparison",
+    "concatenation",
+    "constant",
+    "expansion",
+    "functions",
+    "identity",
+    "indexing",
+    "normalization",
+    "padding",
+    "pooling",
+    "reduction",
+    "reshape",
+    "resizing",
+    "shape",
+    "smooth_activation",
+)
 STANDARD_DOMAINS = ("", "ai.onnx")
 
 
@@ -45,6 +66,11 @@ def load_plugin(entry: EntryPoint) -> object:
     try:
         return entry.load()
     except (ImportError, AttributeError) as error:
+        if entry.value.startswith("onnxprune."):
+            raise EnvironmentFailure(
+                f"Python runs in the source tree of onnxprune and does not see its installed parts ({entry.value}).",
+                hint="Install it with pip install -e . or start Python in another folder.",
+            ) from error
         raise EnvironmentFailure(
             f"Plug-in '{entry.name}' ({entry.value}) cannot be imported: {error}.",
             hint="Fix or uninstall the package that provides it.",

@@ -17,8 +17,10 @@ from onnxprune.facts import Facts
 from onnxprune.graph.files import Source, fingerprint, standard_opset
 from onnxprune.graph.graph import Graph, label
 from onnxprune.graph.groups import ChannelGroups, Units
+from onnxprune.operators import Axis
 from onnxprune.removable import Status
 from onnxprune.stability import LayerStates, State, unit_states
+from onnxprune.witness import Observed
 
 if TYPE_CHECKING:
     from onnxprune.graph.cost import Cost
@@ -49,6 +51,7 @@ def build_report(
     domain: Domain,
     costs: Mapping[str, Cost],
     baseline: Facts,
+    seen: Mapping[Axis, Observed],
     final: Reduced,
     align: int,
     outcome: Outcome | None,
@@ -63,6 +66,7 @@ def build_report(
         domain: Where equivalence is promised.
         costs: Under ``before``, ``tidied``, ``after``.
         baseline: Facts of the tidied model, whose units are counted.
+        seen: Values seen in runs of the tidied model.
         final: The result.
         align: Multiple that channel counts were rounded up to.
         outcome: Of the last validation; None if nothing was run.
@@ -70,7 +74,7 @@ def build_report(
         notes: Sentences for the user.
         seconds: Time the proofs took.
     """
-    layers = _layers(baseline, final)
+    layers = _layers(baseline, seen, final)
     units = {key: sum(layer[key] for layer in layers) for key in ("total", *STATES)}
     units["removed"] = sum(layer["total"] - len(layer["kept"]) for layer in layers)
     units["merged"] = sum(entry.merged for entry in final.entries.values())
@@ -140,8 +144,8 @@ def _needed(entry: PassEntry) -> str:
     return "ON_DOMAIN" if entry.needed_domain else "ALWAYS"
 
 
-def _layers(baseline: Facts, final: Reduced) -> list[dict[str, Any]]:
-    found = unit_states(baseline.graph, baseline.groups, baseline.bounds)
+def _layers(baseline: Facts, seen: Mapping[Axis, Observed], final: Reduced) -> list[dict[str, Any]]:
+    found = unit_states(baseline.graph, baseline.groups, baseline.bounds, seen)
     graph = Graph(final.model)
     after = Facts(graph, baseline.domain)
     remaining = {label(units.node): units for units in after.groups.units}
@@ -158,7 +162,8 @@ def _layer(
 ) -> dict[str, Any]:
     total = len(states.states)
     stays = kept.get(states.name, np.arange(total))
-    reasons = _reasons(units, states_after[states.name], after) if units is not None else Counter[str]()
+    before = [states.states[int(i)] for i in stays]
+    reasons = _reasons(units, states_after[states.name], before, after) if units is not None else Counter[str]()
     return {
         "name": states.name,
         "op": states.op,
@@ -170,10 +175,10 @@ def _layer(
     }
 
 
-def _reasons(units: Units, states: LayerStates, after: Facts) -> Counter[str]:
+def _reasons(units: Units, states: LayerStates, before: Sequence[State], after: Facts) -> Counter[str]:
     reasons: Counter[str] = Counter()
     status = after.removable.status
-    for component, state in zip(units.components, states.states, strict=True):
+    for component, state, earlier in zip(units.components, states.states, before, strict=True):
         if after.groups.locked[component]:
             reasons[after.groups.why_locked(int(component))] += 1
         elif status[component] < Status.CARRIED:
@@ -184,6 +189,8 @@ def _reasons(units: Units, states: LayerStates, after: Facts) -> Counter[str]:
             reasons["constant here, but not where it is read"] += 1
         elif state is State.ACTIVE:
             reasons["stably active" if states.activation else "affine output that varies"] += 1
+        elif state is State.UNDECIDED and earlier is State.UNSTABLE:
+            reasons["switches on the domain"] += 1
         elif state is State.UNDECIDED:
             reasons["not proved stable"] += 1
         else:

@@ -41,7 +41,7 @@ def print_summary(
     out.print(_costs(report))
     units, check = report["units"], report["validation"]
     out.print(
-        f"{units['removed']} of {units['total']} units removed ({units['merged']} merged); "
+        f"{units['removed']} of {units['total']} units removed, {units['merged']} of them by merging; "
         f"channel counts in multiples of {report['align']}"
     )
     for entry in report["passes"]:
@@ -57,12 +57,13 @@ def print_summary(
     for note in report["notes"]:
         out.print(f"note: {note}", markup=False)
     if not modified:
-        out.print("nothing to remove: the model is handed back as it is, byte for byte")
+        out.print("unchanged: the model is handed back as it is, byte for byte")
     else:
-        bound = f", proved deviation at most {check['deviation_bound']:.1e}" if check["deviation_bound"] else ""
+        if check["deviation_bound"]:
+            out.print(f"proved deviation of the outputs: at most {check['deviation_bound']:.1e}", markup=False)
         out.print(
             f"PASSED: {check['samples']} inputs, largest difference {check['max_abs_error']:.2g} "
-            f"({relative:.0e} of the output range){bound}",
+            f"({relative:.0e} of the output range)",
             markup=False,
         )
     if written:
@@ -102,8 +103,9 @@ def _costs(report: Mapping[str, Any]) -> Table:
 def print_layers(report: Mapping[str, Any], *, file: IO[str]) -> None:
     """One line per layer: how many units, what is proved, what goes, and why the rest stays."""
     out = console(file)
+    whole = not file.isatty()
     table = Table(box=None, pad_edge=False)
-    table.add_column("layer", overflow="ellipsis", max_width=28, no_wrap=True)
+    table.add_column("layer", overflow="fold", max_width=28, no_wrap=not whole)
     for name in ("units", "zero", "const", "active", "open", "go"):
         table.add_column(name, justify="right")
     table.add_column("the rest stays because", overflow="fold")
@@ -112,7 +114,12 @@ def print_layers(report: Mapping[str, Any], *, file: IO[str]) -> None:
         open_units = layer["unstable"] + layer["undecided"]
         counts = (layer["total"], layer["inactive"], layer["constant"], layer["active"], open_units)
         gone = layer["total"] - len(layer["kept"])
-        table.add_row(Text(layer["name"]), *(str(n) for n in counts), str(gone), Text(reasons))
+        table.add_row(
+            Text(layer["name"] if whole else _elided(layer["name"])),
+            *(str(n) for n in counts),
+            str(gone),
+            Text(reasons),
+        )
     out.print(table)
     units = report["units"]
     out.print(f"{units['removed']} of {units['total']} units can go")
@@ -120,6 +127,11 @@ def print_layers(report: Mapping[str, Any], *, file: IO[str]) -> None:
         out.print("why units stay, most frequent first:")
     for reason, count in report["kept_because"].items():
         out.print(f"  {count:>7}  {reason}", markup=False)
+
+
+def _elided(name: str, width: int = 28) -> str:
+    """A long name with its middle left out."""
+    return name if len(name) <= width else f"{name[: width // 2 - 1]}…{name[-(width // 2) :]}"
 
 
 def print_operators(model: onnx.ModelProto, *, file: IO[str]) -> None:

@@ -263,7 +263,7 @@ def test_names_are_shown_as_they_are(name: str, folder: Path, capsys: pytest.Cap
 def test_nothing_to_remove_gives_back_the_file(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ran = command(capsys, "optimize", "fine.onnx", "out.onnx", "--goal", "size")
     assert (ran.code, ran.err) == (0, "")
-    assert "nothing to remove" in ran.out
+    assert "byte for byte" in ran.out
     assert (folder / "out.onnx").read_bytes() == (folder / "fine.onnx").read_bytes()
 
 

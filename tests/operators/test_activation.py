@@ -2,63 +2,27 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from decimal import Decimal, localcontext
-from functools import cache
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
-import onnx
-import onnx_graphsurgeon as gs
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx.reference import ReferenceEvaluator
 
-from onnxprune.operators import activation
-from onnxprune.operators.activation import OPERATORS
-from onnxprune.operators.base import NodeView, TensorType
+from onnxprune.operators import smooth_activation
+from onnxprune.operators.base import NodeView
 from onnxprune.operators.channels import ChannelMap
 from onnxprune.operators.elementwise import Elementwise
 from onnxprune.operators.interval import Interval
-
-INF = math.inf
-CLASSES = {op: cls() for cls in OPERATORS for op in cls.op_types}
-PI = Decimal("3.14159265358979323846264338327950288419716939937510582097494459230781640628620899862803482534")
-box = Interval.of
+from tests.operators.entrywise import ACTIVATIONS, INF, PI, bounds, box, ends, model, view
 
 
-@cache
-def model(body: str, inputs: str, opset: int, constants: str) -> onnx.ModelProto:
-    """One node with inferred types and the output y."""
-    header = f'<ir_version: 10, opset_import: ["": {opset}]>'
-    proto = onnx.parser.parse_model(f"{header} g ({inputs}) => (float y) <{constants}> {{ {body} }}")
-    proto.graph.output[0].ClearField("type")
-    return onnx.shape_inference.infer_shapes(proto)
-
-
-@cache
-def view(body: str, inputs: str = "double[N] x", opset: int = 24, constants: str = "") -> NodeView:
-    graph = gs.import_onnx(model(body, inputs, opset, constants))
-    types = {
-        name: TensorType(t.dtype and np.dtype(t.dtype), None if t.shape is None else tuple(t.shape))
-        for name, t in graph.tensors().items()
-    }
-    return NodeView(graph.nodes[0], types, opset)
-
-
-def bounds(node: NodeView, *inputs: Interval | None) -> Interval:
-    results = CLASSES[node.op].interval(node, inputs)
-    assert results is not None
-    return results[0]
-
-
-def ends(node: NodeView, low: float, high: float, *others: Interval | None) -> tuple[float, float]:
-    result = bounds(node, box(low, high), *others)
-    assert result.ndim == 0
-    return float(result.lower), float(result.upper)
+def image(node: NodeView, low: float, high: float, *others: Interval | None) -> tuple[float, float]:
+    return ends(bounds(node, box(low, high), *others))
 
 
 def single(value: float) -> Decimal:
@@ -149,7 +113,7 @@ def test_bounds_contain_the_exact_value(body: str, data: st.DataObject) -> None:
         value = EXACT[body](Decimal(x))
         slack = abs(value) * Decimal("1e-40") + Decimal("1e-75")
         for low, high in ((a, b), (x, x)):
-            lower, upper = ends(node, low, high)
+            lower, upper = image(node, low, high)
             assert lower <= value + slack
             assert value - slack <= upper
         tail = 1e-14 * (x < -1)  # there the gates of Gelu and its kin are inaccurate, but small
@@ -202,7 +166,7 @@ def test_points_agree_with_the_reference(body: str) -> None:
     ],
 )
 def test_by_hand(body: str, low: float, high: float, expected: tuple[float, float]) -> None:
-    assert ends(view(f"y = {body}"), low, high) == expected
+    assert image(view(f"y = {body}"), low, high) == expected
 
 
 NOT_ZERO_AT_ZERO = ("Sigmoid", "Softplus", "HardSigmoid")
@@ -210,16 +174,16 @@ NOT_ZERO_AT_ZERO = ("Sigmoid", "Softplus", "HardSigmoid")
 
 @pytest.mark.parametrize("body", [body for body in EXACT if not body.startswith(NOT_ZERO_AT_ZERO)])
 def test_zero_stays_exactly_zero(body: str) -> None:
-    assert ends(view(f"y = {body}"), 0.0, 0.0) == (0, 0)
+    assert image(view(f"y = {body}"), 0.0, 0.0) == (0, 0)
 
 
 @pytest.mark.parametrize(
     ("body", "stored"),
     [
-        ("Gelu(x)", activation.GELU_DIP),
-        ('Gelu <approximate = "tanh"> (x)', activation.TANH_GELU_DIP),
-        ("Swish(x)", activation.SWISH_DIP),
-        ("Mish(x)", activation.MISH_DIP),
+        ("Gelu(x)", smooth_activation.GELU_DIP),
+        ('Gelu <approximate = "tanh"> (x)', smooth_activation.TANH_GELU_DIP),
+        ("Swish(x)", smooth_activation.SWISH_DIP),
+        ("Mish(x)", smooth_activation.MISH_DIP),
     ],
 )
 def test_stored_minima(body: str, stored: tuple[float, float]) -> None:
@@ -235,8 +199,8 @@ def test_stored_minima(body: str, stored: tuple[float, float]) -> None:
     falls = [a > b for a, b in pairwise(grid)]
     assert falls == sorted(falls, reverse=True)  # first down, then up: one minimum
     place, bottom = stored
-    assert ends(node, place - 1e-6, place + 1e-4)[0] == ends(node, place - 1e-4, place + 1e-6)[0] == bottom
-    assert ends(node, place - 1, place - 1e-4)[0] > bottom < ends(node, place + 1e-4, place + 1)[0]
+    assert image(node, place - 1e-6, place + 1e-4)[0] == image(node, place - 1e-4, place + 1e-6)[0] == bottom
+    assert image(node, place - 1, place - 1e-4)[0] > bottom < image(node, place + 1e-4, place + 1)[0]
 
 
 def test_prelu_slopes() -> None:
@@ -248,8 +212,8 @@ def test_prelu_slopes() -> None:
     shared = view("y = PRelu(x, s)", "double[N,3,4] x, double[3,1] s", 16)
     assert bounds(shared, box(-1, 1), box([[0.0], [0.5], [1.0]], [[0.0], [0.5], [1.0]])).shape == (1, 3, 1)
     ones = view("y = PRelu(x, s)", "double[N,3] x", 16, "double[3] s = {1, 1, 1}")
-    assert CLASSES["PRelu"].interval(view("y = PRelu(x, s)", "double[N,3] x, double[3] s", 6), [x, x]) is None
-    known = [cls.identity_on(n) for n in (node, ones) if isinstance(cls := CLASSES["PRelu"], Elementwise)]
+    assert ACTIVATIONS["PRelu"].interval(view("y = PRelu(x, s)", "double[N,3] x, double[3] s", 6), [x, x]) is None
+    known = [cls.identity_on(n) for n in (node, ones) if isinstance(cls := ACTIVATIONS["PRelu"], Elementwise)]
     assert known == [(0, INF), (-INF, INF)]
 
 
@@ -272,16 +236,16 @@ def test_clip_in_every_opset(
     node = view(body, "float[N] x, float top", opset, "float zero = {0}, float six = {6}")
     limits = {"zero": Interval.point(0.0), "six": Interval.point(6.0), "top": box(2.0, 9.0), "": None}
     others = [limits[node.input(i)] for i in range(1, node.n_inputs)]
-    assert ends(node, -INF, INF, *others) == expected
-    clip = CLASSES["Clip"]
+    assert image(node, -INF, INF, *others) == expected
+    clip = ACTIVATIONS["Clip"]
     assert isinstance(clip, Elementwise)
     assert clip.identity_on(node) == identity
-    assert ends(node, 0.25, 0.5, *others)[0] == min(0.25, expected[1])
+    assert image(node, 0.25, 0.5, *others)[0] == min(0.25, expected[1])
 
 
 def test_the_default_limits_of_old_clips_bind_doubles() -> None:
     node = view("y = Clip <min = 0.0> (x)", "double[N] x", 6)
-    assert ends(node, 1.0, 1e300) == (1, float(np.finfo(np.float32).max))
+    assert image(node, 1.0, 1e300) == (1, float(np.finfo(np.float32).max))
 
 
 def test_channels() -> None:
@@ -293,7 +257,7 @@ def test_channels() -> None:
         node = view(body, inputs, 21, constants)
         sizes = {(n, a): d for n, t in node.types.items() for a, d in enumerate(t.shape or ()) if isinstance(d, int)}
         links = ChannelMap(sizes)
-        assert CLASSES[node.op].channels(node, links)
+        assert ACTIVATIONS[node.op].channels(node, links)
         slope = node.op == "PRelu"
         pairs = [(link.left, link.right) for link in links.links]
         assert pairs == [(("x", 1), ("y", 1))] + [(("s", 0), ("y", 1))] * slope
@@ -302,8 +266,8 @@ def test_channels() -> None:
 
 
 def test_what_the_engine_asks_of_activations() -> None:
-    entrywise = {op: cls for op, cls in CLASSES.items() if isinstance(cls, Elementwise)}
-    assert entrywise.keys() == CLASSES.keys()
+    entrywise = {op: cls for op, cls in ACTIVATIONS.items() if isinstance(cls, Elementwise)}
+    assert entrywise.keys() == ACTIVATIONS.keys()
     assert {op for op, cls in entrywise.items() if cls.homogeneous} == {"Relu", "LeakyRelu", "PRelu"}
     positive = {"Relu", "LeakyRelu", "Elu", "Celu"}
     for op in entrywise.keys() - {"Clip", "PRelu"}:

@@ -12,16 +12,7 @@ from onnx.reference import ReferenceEvaluator
 from onnxprune.operators.base import NodeView
 from onnxprune.operators.channels import ChannelMap
 from onnxprune.operators.interval import Interval
-from tests.operators.test_shape import (
-    RULES,
-    SEED,
-    Case,
-    check_bounds,
-    check_removal,
-    end_lists,
-    input_shapes,
-    pairs,
-)
+from tests.operators.support import RULES, SEED, Case, check_bounds, check_removal, end_lists, input_shapes, pairs
 
 ROUND = 1e-5
 SCALES = "float[4] g = {1, -2, 0, 0.5}, float[4] b = {0, 3, -1, 2}"

@@ -10,7 +10,7 @@ from onnxprune.operators import pooling
 from onnxprune.operators.base import NodeView
 from onnxprune.operators.channels import ChannelMap
 from onnxprune.operators.interval import Interval
-from tests.operators.test_shape import (
+from tests.operators.support import (
     RULES,
     SEED,
     Case,

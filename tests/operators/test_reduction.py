@@ -14,16 +14,7 @@ from onnxprune.operators.base import NodeView
 from onnxprune.operators.channels import ChannelMap
 from onnxprune.operators.interval import Interval
 from onnxprune.operators.reduction import mean_over, sum_over
-from tests.operators.test_shape import (
-    RULES,
-    SEED,
-    Case,
-    check_bounds,
-    check_exact,
-    check_removal,
-    end_lists,
-    pairs,
-)
+from tests.operators.support import RULES, SEED, Case, check_bounds, check_exact, check_removal, end_lists, pairs
 
 ROUND = 1e-6
 STATIC = "float[2,3,4] x"

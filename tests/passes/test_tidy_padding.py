@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from onnx import helper
@@ -9,7 +11,7 @@ from onnx import helper
 from tests.helpers import assert_equal_models
 from tests.passes.support import ints, net, run_pass, taps
 
-IMAGE = {"inputs": "float[N,2,H,W] x", "outputs": "float[N,1,H2,W2] y"}
+IMAGE: dict[str, Any] = {"inputs": "float[N,2,H,W] x", "outputs": "float[N,1,H2,W2] y"}
 KERNEL = taps([[1, 2]], 3)
 
 

@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from onnxprune import vnnlib
+from onnxprune.domain import vnnlib
+from onnxprune.domain.rounding import outward
 from onnxprune.errors import InputError
 
-SHARED = Path(__file__).resolve().parents[1].parent / "shared" / "models" / "vnncomp"
+SHARED = Path(__file__).resolve().parents[3] / "shared" / "models" / "vnncomp"
 FILES = sorted(SHARED.rglob("*.vnnlib"))
 INF = math.inf
 
@@ -130,7 +131,7 @@ def test_rows_that_floats_cannot_hold_are_left_out(coefficient: str) -> None:
 @patient
 @given(decimals)
 def test_decimals_round_outward_to_the_nearest_float(value: Decimal) -> None:
-    low, high = vnnlib.outward(value, up=False), vnnlib.outward(value, up=True)
+    low, high = outward(value, up=False), outward(value, up=True)
     assert Decimal(low) <= value <= Decimal(high)
     assert high in (low, math.nextafter(low, INF))
     assert (low == high) == (Decimal(float(value)) == value)
@@ -140,7 +141,7 @@ def test_decimals_round_outward_to_the_nearest_float(value: Decimal) -> None:
 @given(st.lists(st.tuples(decimals, decimals), min_size=1, max_size=5))
 def test_files_round_trip(pairs: list[tuple[Decimal, Decimal]]) -> None:
     text = "".join(f"(assert (>= X_{i} {a}))(assert (<= X_{i} {b}))" for i, (a, b) in enumerate(pairs))
-    expected = [(vnnlib.outward(a, up=False), vnnlib.outward(b, up=True)) for a, b in pairs]
+    expected = [(outward(a, up=False), outward(b, up=True)) for a, b in pairs]
     assert bounds(text, len(pairs)) == expected
 
 
@@ -239,13 +240,13 @@ class TestVnnComp:
         found = vnnlib.read(SHARED / "acasxu" / "prop_1.vnnlib")
         expected_lower = ["0.6", "-0.5", "-0.5", "0.45", "-0.5"]
         expected_upper = ["0.679857769", "0.5", "0.5", "0.5", "-0.45"]
-        assert found.lower.tolist() == [vnnlib.outward(Decimal(x), up=False) for x in expected_lower]
-        assert found.upper.tolist() == [vnnlib.outward(Decimal(x), up=True) for x in expected_upper]
+        assert found.lower.tolist() == [outward(Decimal(x), up=False) for x in expected_lower]
+        assert found.upper.tolist() == [outward(Decimal(x), up=True) for x in expected_upper]
 
     def test_hull_of_a_file_with_alternatives(self) -> None:
         found = vnnlib.read(SHARED / "nn4sys" / "lindex_1.vnnlib")
-        assert found.lower.tolist() == [vnnlib.outward(Decimal("0.0128096500411630"), up=False)]
-        assert found.upper.tolist() == [vnnlib.outward(Decimal("0.0128099126741290"), up=True)]
+        assert found.lower.tolist() == [outward(Decimal("0.0128096500411630"), up=False)]
+        assert found.upper.tolist() == [outward(Decimal("0.0128099126741290"), up=True)]
 
 
 def _input_size(path: Path) -> int:

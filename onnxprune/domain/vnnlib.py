@@ -10,17 +10,7 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from decimal import (
-    ROUND_CEILING,
-    ROUND_FLOOR,
-    Context,
-    Decimal,
-    DecimalException,
-    Inexact,
-    InvalidOperation,
-    Overflow,
-    localcontext,
-)
+from decimal import Context, Decimal, DecimalException, Inexact, InvalidOperation, Overflow, localcontext
 from itertools import islice
 from os import PathLike
 from pathlib import Path
@@ -29,6 +19,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxprune.domain.rounding import DOWNWARD, UPWARD, outward
 from onnxprune.errors import InputError
 
 _TOKEN = re.compile(r";[^\n]*|[()]|[^\s();]+")
@@ -36,19 +27,6 @@ _VARIABLE = re.compile(r"X_(\d+)")
 _HINT = "Use VNN-LIB 1.0: declare-const, assert, and, or, <=, >=, =, +, -, * over X_i and Y_i."
 # Sums and products are exact or refused; 2000 digits hold any sum of float64 numbers.
 _EXACT = Context(prec=2000, traps=[Inexact, InvalidOperation, Overflow])
-# Without traps a result out of range becomes infinite or the largest number, as its direction demands.
-UPWARD = Context(prec=50, rounding=ROUND_CEILING, traps=[])
-DOWNWARD = Context(prec=50, rounding=ROUND_FLOOR, traps=[])
-
-
-def outward(value: Decimal, *, up: bool) -> float:
-    """The float64 nearest to ``value`` among those not below it (``up``) or not above it."""
-    nearest = float(value) + 0.0  # -0.0 becomes 0.0
-    if up and Decimal(nearest) < value:
-        return math.nextafter(nearest, math.inf)
-    if not up and Decimal(nearest) > value:
-        return math.nextafter(nearest, -math.inf)
-    return nearest
 
 
 @dataclass(frozen=True)
