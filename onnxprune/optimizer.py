@@ -242,7 +242,12 @@ class _Job:
             name: protected.get(name, frozenset()) | self.kept_nodes.get(name, frozenset())
             for name in {*protected, *self.kept_nodes}
         }
-        return self.pipeline.unchecked().run(tidied, passes, merged)
+        good = [p for p in passes if p.name not in full.entries or not full.entries[p.name].rolled_back]
+        aligned = self.pipeline.unchecked().run(tidied, good, merged)
+        for name, entry in full.entries.items():
+            if entry.rolled_back:
+                aligned.entries[name] = entry
+        return aligned
 
     def _fastest(
         self, tidied: Reduced, passes: Sequence[Any], full: Reduced, multiples: Sequence[int]

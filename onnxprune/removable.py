@@ -12,8 +12,9 @@ from onnxprune.bounds.interval import Bounds
 from onnxprune.graph.groups import ChannelGroups, Reader
 
 ABSORBED = 2.0**-40
-"""A channel counts as constant when its variation moves each output of the next layer by less than this share
-of the sum of that output's absolute weights and bias: far below half a unit in the last place of float32."""
+"""A channel counts as constant when its variation moves each output of the next layer by less than this share of
+what that output can be made of: the bias and, per input, its weight times its size (at most 1, since the size of an
+unbounded input says nothing). That is far below half a unit in the last place of float32."""
 
 
 class Status(IntEnum):
@@ -66,7 +67,8 @@ def _read(reader: Reader, bounds: Bounds) -> Reading:
         value = np.where(low == high, low, value)
         radius = np.where(low == high, 0.0, np.nextafter(np.maximum(high - value, value - low), np.inf))
         absolute = layer.absolute_columns()
-        scale = absolute.sum(axis=1) + (np.abs(layer.bias) if layer.bias is not None else 0.0)
+        size = np.minimum(np.maximum(np.abs(low), np.abs(high)), 1.0)
+        scale = absolute @ size + (np.abs(layer.bias) if layer.bias is not None else 0.0)
         moved = (absolute * radius[None, :] <= ABSORBED * scale[:, None]).all(axis=0)
     constant = (radius == 0.0) | (moved & np.isfinite(radius))
     zero = constant & (value == 0.0) & (radius == 0.0)

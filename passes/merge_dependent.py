@@ -22,10 +22,10 @@ from onnxprune.operators.linear import LinearLayer, linear_layer
 from onnxprune.pass_api import Exactness, PassReport
 from onnxprune.removal import execute
 
-NEGLIGIBLE = 1e-9
+NEGLIGIBLE = 1e-10
 """Singular values below this share of the largest one are dropped; what that changes is part of the deviation."""
 PRECISE = 1e-5
-"""Largest deviation accepted, as a share of the bound on the values of the layer behind."""
+"""Largest deviation accepted, output by output, as a share of what the merged units can contribute to it."""
 DENSE = ("Gemm", "MatMul")
 
 
@@ -47,7 +47,7 @@ class MergeDependent:
         """Merge in the last layer where it pays: the layers in front of it then see fewer readers."""
         for hidden in reversed(list(_hidden_layers(graph, facts))):
             merged = _merge(hidden, facts.bounds)
-            if merged is not None and _is_precise(hidden, merged, facts.bounds):
+            if merged is not None:
                 return _apply(graph, facts, hidden, merged)
         return PassReport()
 
@@ -60,11 +60,15 @@ class _Hidden:
     layer: LinearLayer
     readers: tuple[LinearLayer, ...]
     active: NDArray[np.int64]
-    """Stably active units, the ones to merge."""
+    """Stably active units, the ones to merge: protected ones first."""
+    protected: int
+    """How many of them must not be removed."""
 
 
 @dataclass(frozen=True)
 class _Merged:
+    active: NDArray[np.int64]
+    """The units that are merged; the new ones take the places of the first."""
     rows: Array
     """V, shape (r, in), as rounded to the type of the model."""
     offset: Array
@@ -84,8 +88,10 @@ def _hidden_layers(graph: Graph, facts: Facts) -> Iterator[_Hidden]:
         before, axis = layer.writes
         low, _ = facts.bounds.channel(before, axis, layer.n_out)
         active = np.flatnonzero((low >= 0) & facts.groups.removable[units.components])
+        held = facts.held[units.components[active]]
         if readers and len(active) > 1:
-            yield _Hidden(units, layer, readers, active)
+            ordered = np.concatenate([active[held], active[~held]])
+            yield _Hidden(units, layer, readers, ordered, int(held.sum()))
 
 
 def _readers(graph: Graph, node: gs.Node) -> tuple[LinearLayer, ...]:
@@ -108,20 +114,22 @@ def _only_reader(graph: Graph, tensor: gs.Tensor) -> gs.Node | None:
 
 def _merge(hidden: _Hidden, bounds: Bounds) -> _Merged | None:
     """The factorisation, or None where it keeps as many units or cannot be bounded."""
-    layer, active = hidden.layer, hidden.active
-    rows = layer.weights[active, :, 0]
-    behind = [reader.weights[:, active, 0] for reader in hidden.readers]
-    product = np.concatenate(behind) @ rows
-    rank = _rank(product, len(active))
-    if rank >= len(active):
-        return None
+    layer = hidden.layer
     name, axis = layer.reads
     low, high = bounds.channel(name, axis, layer.n_in)
     size = np.maximum(np.abs(low), np.abs(high))
     dtype = np.asarray(layer.node.inputs[1].values).dtype
     if not np.isfinite(size).all() or size.max(initial=0.0) > np.finfo(np.float32).max / 2:
         return None
-    basis = _as_stored(np.asarray(np.linalg.svd(product, full_matrices=False)[2][:rank], np.float64), layer)
+    rank = _rank(hidden, hidden.active, size)[0]
+    spared = max(0, hidden.protected - rank)  # protected units beyond the places of the new ones stay as they are
+    active = hidden.active[spared:]
+    rank, directions = _rank(hidden, active, size)
+    if rank >= len(active):
+        return None
+    rows = layer.weights[active, :, 0]
+    behind = [reader.weights[:, active, 0] for reader in hidden.readers]
+    basis = _as_stored(directions, layer)
     inputs = Interval.of(low[None, :], high[None, :])
     reach = affine_interval(basis, np.abs(basis), layer.n_in, inputs, Interval.point(np.zeros(rank)))
     offset = _rounded_up(np.maximum(-reach.lower.reshape(-1), 0.0), dtype)
@@ -132,21 +140,27 @@ def _merge(hidden: _Hidden, bounds: Bounds) -> _Merged | None:
         gap = np.abs(column @ basis - weights @ rows)
         rounding = 1e-12 * (np.abs(column) @ np.abs(basis) + np.abs(weights) @ np.abs(rows))
         columns.append(column)
-        deviations.append(float(((gap + rounding) @ size).max()))
-    return _Merged(basis, offset, tuple(columns), tuple(deviations))
+        moved = (gap + rounding) @ size
+        if (moved > PRECISE * (np.abs(weights @ rows) @ size)).any():
+            return None
+        deviations.append(float(moved.max()))
+    return _Merged(active, basis, offset, tuple(columns), tuple(deviations))
 
 
-def _is_precise(hidden: _Hidden, merged: _Merged, bounds: Bounds) -> bool:
-    """Whether the proved deviation is small against the values it adds to."""
-    return all(
-        deviation <= PRECISE * float(bounds[reader.writes[0]].magnitude().max())
-        for reader, deviation in zip(hidden.readers, merged.deviations, strict=True)
-    )
+def _rank(hidden: _Hidden, active: NDArray[np.int64], size: Array) -> tuple[int, Array]:
+    """Rank of what the readers see of some units, and as many orthonormal directions of the inputs.
 
-
-def _rank(product: Array, most: int) -> int:
-    values = np.linalg.svd(product, compute_uv=False)
-    return min(max(1, int((values > NEGLIGIBLE * values.max(initial=0.0)).sum())), most)
+    Every output counts alike, however small it is beside others: rows are scaled to what they can become.
+    """
+    behind = np.concatenate([reader.weights[:, active, 0] for reader in hidden.readers])
+    product = behind @ hidden.layer.weights[active, :, 0]
+    reach = np.abs(product) @ size
+    scaled = product[reach > 0] / reach[reach > 0, None]
+    if not len(scaled):
+        return 1, np.eye(1, product.shape[1])
+    _, values, directions = np.linalg.svd(scaled, full_matrices=False)
+    rank = min(max(1, int((values > NEGLIGIBLE * values.max(initial=0.0)).sum())), len(active))
+    return rank, np.asarray(directions[:rank], dtype=np.float64)
 
 
 def _rounded_up(values: Array, dtype: np.dtype[np.float32]) -> Array:
@@ -157,7 +171,7 @@ def _rounded_up(values: Array, dtype: np.dtype[np.float32]) -> Array:
 
 def _apply(graph: Graph, facts: Facts, hidden: _Hidden, merged: _Merged) -> PassReport:
     """Remove all but r of the active units and make those r the new ones."""
-    layer, active = hidden.layer, hidden.active
+    layer, active = hidden.layer, merged.active
     places, rest = active[: len(merged.rows)], active[len(merged.rows) :]
     bias = layer.bias if layer.bias is not None else np.zeros(layer.n_out)
     deviations = {r.writes[0]: d for r, d in zip(hidden.readers, merged.deviations, strict=True) if d}

@@ -26,6 +26,7 @@ RANDOM = (
     "RandomUniformLike",
     "Multinomial",
     "Bernoulli",
+    "Dropout",
 )
 LARGEST_FOLD = 1 << 16
 """Entries up to which a constant result may be larger than what it was computed from."""
@@ -172,9 +173,12 @@ def _skip_neutral(graph: Graph, report: PassReport) -> None:
         kind = op_of(node)
         for index in (1, 0) if kind in ("Add", "Mul") else (1,):
             if kind in NEUTRAL and _is_neutral(graph, node, index):
-                node.inputs[0] = node.inputs[1 - index]
+                given = list(node.inputs)
+                node.inputs[0] = given[1 - index]
                 if graph.bypass(node):
                     report.changes[f"idle {kind} nodes"] += 1
+                else:
+                    node.inputs = given
                 break
 
 

@@ -15,43 +15,11 @@ from onnxprune.operators.linear import linear_layer
 SLACK = 1 + 1e-9
 """Covers the rounding of the few float64 operations per node."""
 
-UNIT = [
-    "Abs",
-    "Add",
-    "AveragePool",
-    "Clip",
-    "Concat",
-    "Dropout",
-    "Expand",
-    "Flatten",
-    "Gather",
-    "GlobalAveragePool",
-    "GlobalMaxPool",
-    "Identity",
-    "Max",
-    "MaxPool",
-    "Mean",
-    "Min",
-    "Neg",
-    "Pad",
-    "ReduceMax",
-    "ReduceMean",
-    "ReduceMin",
-    "Relu",
-    "Reshape",
-    "Slice",
-    "Softmax",
-    "Softplus",
-    "Softsign",
-    "Split",
-    "Squeeze",
-    "Sub",
-    "Sum",
-    "Tanh",
-    "Tile",
-    "Transpose",
-    "Unsqueeze",
-]
+UNIT = (
+    "Abs Add AveragePool Clip Concat Expand Flatten Gather GlobalAveragePool GlobalMaxPool Identity Max "
+    "MaxPool Mean Min Neg Pad ReduceMax ReduceMean ReduceMin Relu Reshape Slice Softmax Softplus Softsign "
+    "Split Squeeze Sub Sum Tanh Tile Transpose Unsqueeze"
+).split()
 
 LIPSCHITZ = {
     **dict.fromkeys(UNIT, 1.0),
@@ -60,7 +28,6 @@ LIPSCHITZ = {
     "Gelu": 1.13,
     "HardSwish": 1.5,
     "Mish": 1.1,
-    "Selu": 1.7581,
 }
 """Largest change of an entry per unit of change of one operand, in the maximum norm."""
 
@@ -82,6 +49,8 @@ def carry(graph: Graph, seeds: Mapping[str, float], bounds: Bounds) -> float:
     for node in graph.nodes:
         incoming = [change.get(t.name, 0.0) for t in node.inputs]
         moved = _moved(graph, node, incoming, bounds) if any(incoming) else 0.0
+        if any(isinstance(value, gs.Graph) for value in node.attrs.values()) and graph.captured & change.keys():
+            moved = math.inf
         for tensor in node.outputs:
             total = (moved + seeds.get(tensor.name, 0.0)) * SLACK
             if total > 0:
@@ -102,6 +71,9 @@ def _moved(graph: Graph, node: gs.Node, incoming: list[float], bounds: Bounds) -
         return LIPSCHITZ[node.op] * total
     if node.op in ("LeakyRelu", "Elu"):
         return max(1.0, abs(float(node.attrs.get("alpha", 1.0)))) * incoming[0]
+    if node.op == "Selu":
+        alpha, gain = float(node.attrs.get("alpha", 1.6733)), float(node.attrs.get("gamma", 1.0508))
+        return abs(gain) * max(1.0, abs(alpha)) * incoming[0]
     if node.op in ("Resize", "Upsample") and str(node.attrs.get("mode", "nearest")) in ("nearest", "linear"):
         return incoming[0]
     if node.op == "Mul" and len(incoming) == 2:

@@ -125,6 +125,10 @@ def _apply(view: NodeView, known: dict[str, Interval]) -> Sequence[Interval] | N
 def _limit(found: Interval, view: NodeView, name: str) -> Interval:
     """Clip to the finite range of the element type: every intermediate value is finite by the domain's definition."""
     kind = view.types.get(name)
+    if kind is not None and kind.dtype is not None and kind.dtype.kind in "iu":
+        least, most = np.iinfo(kind.dtype).min, np.iinfo(kind.dtype).max
+        if (found.lower < least).any() or (found.upper > most).any():
+            return Interval.of(float(least), float(most))  # it may have wrapped around
     largest = LARGEST if kind is None or kind.dtype is None else LARGEST_OF.get(kind.dtype.name, LARGEST)
     if kind is not None and kind.shape is not None and found.ndim not in (0, len(kind.shape)):
         found = found.aligned(len(kind.shape)) if found.ndim < len(kind.shape) else Interval.everything()

@@ -130,7 +130,8 @@ class Graph:
 
     def _distinct_names(self) -> None:
         """Rename constants that replaced another one whose name is still in use."""
-        owners: dict[str, int] = {}
+        owners = dict.fromkeys((t.name for node in self.nodes for t in node.outputs), 0)
+        owners |= {value.name: 0 for value in self.inputs}
         for name in self.captured | set(self.output_names):
             if name in self._weights:
                 owners[name] = self._loaded.get(name, 0)

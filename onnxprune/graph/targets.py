@@ -15,8 +15,8 @@ PASSED_ON = ("Unsqueeze", "Squeeze", "Identity", "Cast")
 def constant_target(graph: Graph, node: gs.Node) -> NDArray[np.int64] | None:
     """The target of a Reshape as a constant valid for every size the model admits, or None.
 
-    An entry equal to the input's size at the same place becomes 0 ("as it is"); a single remaining entry
-    becomes -1, since the number of entries of the tensor decides it.
+    An entry equal to the input's size at the same place becomes 0 ("as it is"). A single remaining entry becomes
+    -1, unless there is such a 0: an empty batch would no longer be accepted.
     """
     shape = graph.view(node).in_shape(0)
     entries = _entries(graph, node.inputs[1])
@@ -33,7 +33,7 @@ def constant_target(graph: Graph, node: gs.Node) -> NDArray[np.int64] | None:
         else:
             target.append(-1)
             open_entries += 1
-    if target.count(-1) > 1 or (open_entries and 0 in [e for e in entries if isinstance(e, int)]):
+    if target.count(-1) > 1 or (open_entries and 0 in target):
         return None
     return np.array(target, dtype=np.int64)
 
@@ -41,8 +41,10 @@ def constant_target(graph: Graph, node: gs.Node) -> NDArray[np.int64] | None:
 def _entries(graph: Graph, tensor: gs.Tensor, depth: int = 0) -> list[Dim] | None:
     """Entries of a small whole-number tensor: numbers, symbols of sizes, or None where unknown."""
     if isinstance(tensor, gs.Constant):
-        return [int(v) for v in np.asarray(tensor.values).reshape(-1)]
-    if len(tensor.inputs) != 1 or depth > 16:
+        values = np.asarray(tensor.values)
+        return [int(v) for v in values.reshape(-1)] if values.ndim <= 1 else None
+    known = graph.types.get(tensor.name)
+    if len(tensor.inputs) != 1 or depth > 16 or known is None or known.shape is None or len(known.shape) > 1:
         return None
     node = tensor.inputs[0]
     view = graph.view(node)

@@ -237,11 +237,13 @@ class Reshape(Operator):
         new = list(target)
         for axis, entry in enumerate(target):
             kept = sizes.kept.get((node.output(), axis))
-            if kept is None or entry == -1:
-                continue
             copied = sizes.kept.get((node.input(0), axis)) if entry == 0 else None
-            if copied is None or len(copied) != len(kept):
-                new[axis] = len(kept)
+            if entry == -1 or (kept is None and copied is None):
+                continue
+            before = shape[axis] if axis < len(shape) else None
+            size = len(kept) if kept is not None else before
+            if isinstance(size, int) and (copied is None or len(copied) != size):
+                new[axis] = size
         if new != target:
             set_ints(node, "shape", 1, new)
 
