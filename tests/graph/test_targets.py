@@ -104,9 +104,7 @@ def test_an_operator_of_another_domain_is_not_meant() -> None:
 BODIES = [
     "g = Gather (s, i0) u = Unsqueeze (g, v0) t = Concat <axis = 0> (u, open)",
     "g = Gather (s, v0) e = Gather (s, v2) d = Mul (g, e) t = Concat <axis = 0> (d, four)",
-    "g = Gather (s, pair) t = Concat <axis = 0> (g, four)",
     "g = Slice (s, back, v9) t = Concat <axis = 0> (open, g)",
-    "g = Gather (s, swap) h = Gather (s, v0) t = Concat <axis = 0> (h, g)",
     "r = ReduceProd (s) u = Reshape (r, one) t = Identity (u)",
     "t = Identity (s)",
     "g = Gather (s, i1) u = Unsqueeze (g, v0) t = Concat <axis = 0> (u, open)",
