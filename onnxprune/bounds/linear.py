@@ -26,6 +26,9 @@ from onnxprune.operators.linear import LinearLayer, linear_layer
 WORK = 2e10
 """Multiply-adds up to which one layer is bounded this way."""
 PASSED_ON = ("Flatten", "Reshape", "Squeeze", "Unsqueeze", "Identity", "Dropout")
+CARRIED = ("Gemm", "MatMul", "Add", "Sub")
+WIDEST = 8192
+"""Entries of a tensor up to which its rows of coefficients are kept in memory."""
 ACTIVATIONS = ("Relu", "LeakyRelu", "Clip")
 
 
@@ -70,10 +73,10 @@ class Refiner:
             known: Bounds so far, of all tensors up to this node.
         """
         tensor = node.outputs[0]
-        if not any(op_of(reader) in ACTIVATIONS for reader in tensor.outputs):
+        if op_of(node) not in CARRIED or not any(op_of(reader) in ACTIVATIONS for reader in tensor.outputs):
             return None
         box = _flat(known, self._graph, tensor.name)
-        if box is None or self._is_first(node):
+        if box is None or len(box[0]) > WIDEST or self._is_first(node):
             return None
         low, high = box
         open_units = np.flatnonzero((low < 0) & (high > 0))

@@ -1,0 +1,1 @@
+"""Which units are proved stable, beside published and measured figures."""
