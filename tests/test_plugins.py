@@ -16,7 +16,7 @@ from typing import Any
 import onnx
 import pytest
 
-from onnxprune import passes_registry
+from onnxprune import pass_registry
 from onnxprune.errors import EnvironmentFailure, InputError
 from onnxprune.operators import registry as operator_registry
 from tests.helpers import assert_equal_models, parse, weights
@@ -112,7 +112,7 @@ def test_the_pass_runs_by_default(
 
 
 def test_its_options_are_read(installed: dict[str, str], tmp_path: Path) -> None:
-    script = "from onnxprune.passes_registry import select; print(select('demo_cancel_negations{limit=1}'))"
+    script = "from onnxprune.pass_registry import select; print(select('demo_cancel_negations{limit=1}'))"
     assert "limit=1" in python(installed, tmp_path, "-c", script)
 
 
@@ -130,13 +130,13 @@ def test_a_wrong_pass_is_rolled_back_and_named(installed: dict[str, str], tmp_pa
 def fresh() -> Iterator[None]:
     """Entry points are read anew, before and after."""
     yield
-    passes_registry.available.cache_clear()
+    pass_registry.available.cache_clear()
     operator_registry.cache_clear()
 
 
 def entry(monkeypatch: pytest.MonkeyPatch, module: str, value: str | None) -> None:
     """Pretend that this is the only entry point."""
-    passes_registry.available.cache_clear()
+    pass_registry.available.cache_clear()
     operator_registry.cache_clear()
     found = [] if value is None else [EntryPoint("extra", value, "any")]
     monkeypatch.setattr(import_module(module), "entry_points", lambda group: found)
@@ -148,9 +148,9 @@ def entry(monkeypatch: pytest.MonkeyPatch, module: str, value: str | None) -> No
     [("json:JSONDecoder", "is not a pass"), ("onnxprune.domain:Domain", "is not a pass"), (None, "No passes")],
 )
 def test_a_broken_pass_is_named(monkeypatch: pytest.MonkeyPatch, value: str | None, text: str) -> None:
-    entry(monkeypatch, "onnxprune.passes_registry", value)
+    entry(monkeypatch, "onnxprune.pass_registry", value)
     with pytest.raises(EnvironmentFailure, match=text) as error:
-        passes_registry.available()
+        pass_registry.available()
     assert error.value.hint
     assert value is None or value in error.value.what
 
@@ -167,13 +167,13 @@ def test_a_broken_operator_is_named(monkeypatch: pytest.MonkeyPatch, value: str)
 
 @pytest.mark.usefixtures("fresh")
 @pytest.mark.parametrize(("module", "value"), [
-    ("onnxprune.passes_registry", "no_such_package:Pass"), ("onnxprune.passes_registry", "json:NoSuchPass"),
+    ("onnxprune.pass_registry", "no_such_package:Pass"), ("onnxprune.pass_registry", "json:NoSuchPass"),
     ("onnxprune.operators.registry", "no_such_package:Operator"),
 ])  # fmt: skip
 def test_a_plugin_that_cannot_be_imported_is_named(monkeypatch: pytest.MonkeyPatch, module: str, value: str) -> None:
     entry(monkeypatch, module, value)
     with pytest.raises(EnvironmentFailure, match=value.replace(".", r"\.")):
-        (passes_registry.available if "passes" in module else operator_registry)()
+        (pass_registry.available if "pass_registry" in module else operator_registry)()
 
 
 @pytest.mark.parametrize(
@@ -187,11 +187,11 @@ def test_a_plugin_that_cannot_be_imported_is_named(monkeypatch: pytest.MonkeyPat
 )
 def test_unknown_names_and_options(names: str, text: str) -> None:
     with pytest.raises(InputError, match=text):
-        passes_registry.select(names)
+        pass_registry.select(names)
 
 
 def test_the_default_order() -> None:
-    names = [item.name for item in passes_registry.select(None)]
+    names = [item.name for item in pass_registry.select(None)]
     assert names[:5] == ["tidy", "remove_inactive", "fold_constant", "remove_unused", "merge_parallel"]
-    assert [item.name for item in passes_registry.select(None, skip=names[1:])] == ["tidy"]
-    assert [item.name for item in passes_registry.select("merge_parallel, tidy")] == ["merge_parallel", "tidy"]
+    assert [item.name for item in pass_registry.select(None, skip=names[1:])] == ["tidy"]
+    assert [item.name for item in pass_registry.select("merge_parallel, tidy")] == ["merge_parallel", "tidy"]

@@ -38,7 +38,8 @@ def parser(prog: str) -> argparse.ArgumentParser:
 def run(options: argparse.Namespace) -> int:
     """Optimize in memory and print the layers."""
     from onnxprune.graph.files import load  # noqa: PLC0415 # quick --help
-    from onnxprune.optimizer import Options, optimize_source  # noqa: PLC0415
+    from onnxprune.optimizer import optimize_source  # noqa: PLC0415
+    from onnxprune.options import Options  # noqa: PLC0415
     from onnxprune.report.table import print_layers, print_operators  # noqa: PLC0415
 
     check_report(options.report, options.model)

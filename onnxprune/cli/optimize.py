@@ -52,7 +52,8 @@ def run(options: argparse.Namespace) -> int:
         load,
         save,
     )
-    from onnxprune.optimizer import Options, optimize_source  # noqa: PLC0415
+    from onnxprune.optimizer import optimize_source  # noqa: PLC0415
+    from onnxprune.options import Options  # noqa: PLC0415
     from onnxprune.report.table import print_summary  # noqa: PLC0415
 
     output = Path(options.output)

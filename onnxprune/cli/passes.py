@@ -21,7 +21,7 @@ def run(options: argparse.Namespace) -> int:
     """Print a table."""
     from rich.table import Table  # noqa: PLC0415 # quick --help
 
-    from onnxprune.passes_registry import available  # noqa: PLC0415
+    from onnxprune.pass_registry import available  # noqa: PLC0415
     from onnxprune.report.table import console  # noqa: PLC0415
 
     table = Table(box=None, pad_edge=False)

@@ -19,6 +19,7 @@ FAMILIES = (
     "comparison",
     "concatenation",
     "constant",
+    "convolution",
     "expansion",
     "functions",
     "identity",

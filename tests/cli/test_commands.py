@@ -20,7 +20,7 @@ import onnx
 import pytest
 
 from onnxprune.cli.main import COMMANDS
-from onnxprune.passes_registry import available
+from onnxprune.pass_registry import available
 from tests.helpers import DEAD, HIDDEN, assert_equal_models, command, conv, dense, snapshot, untouchable
 
 ENTRIES = {

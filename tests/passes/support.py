@@ -16,7 +16,7 @@ from onnxprune.facts import Facts
 from onnxprune.graph.graph import Graph
 from onnxprune.graph.groups import ChannelGroups
 from onnxprune.pass_api import PassReport
-from onnxprune.passes_registry import select
+from onnxprune.pass_registry import select
 from onnxprune.samples import input_specs
 from tests.helpers import Feeds, Tensor, parse, session
 
