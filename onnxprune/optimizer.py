@@ -21,6 +21,7 @@ from onnxprune.operators import Axis
 from onnxprune.options import Options, from_keywords
 from onnxprune.pass_registry import select
 from onnxprune.pipeline import Pipeline, Reduced, check_model
+from onnxprune.protobuf import byte_size
 from onnxprune.report.build import Report, build_report
 from onnxprune.runtime import choose_provider
 from onnxprune.samples import input_specs
@@ -236,7 +237,7 @@ class _Job:
         while remaining:
             limit = min(remaining.values()) * ALIKE
             near = [m for m in remaining if remaining[m] <= limit]
-            choice = min(near, key=lambda m: variants[m].model.ByteSize())
+            choice = min(near, key=lambda m: byte_size(variants[m].model))
             try:
                 self.validator.check(variants[choice].model)
             except ValidationError as error:

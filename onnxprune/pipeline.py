@@ -18,6 +18,7 @@ from onnxprune.facts import Facts
 from onnxprune.graph.graph import Graph, label
 from onnxprune.graph.types import infer_types
 from onnxprune.pass_api import Exactness, Pass, PassReport
+from onnxprune.protobuf import LIMIT, byte_size
 from onnxprune.validate import Validator
 
 ROUNDS = 12
@@ -158,7 +159,7 @@ class Pipeline:
         at_outputs = carry(facts.graph, report.deviations, facts.bounds) if report.deviations else 0.0
         candidate = facts.graph.to_model()
         try:
-            if item.name != "tidy" and candidate.ByteSize() > state.model.ByteSize() + SLACK:
+            if item.name != "tidy" and byte_size(candidate) > byte_size(state.model) + SLACK:
                 raise ValidationError("it would make the model larger (weights shared by several layers)")
             if self.strict:
                 check_model(candidate)
@@ -183,7 +184,7 @@ def check_model(model: onnx.ModelProto) -> None:
     Raises:
         ValidationError: The model is not well formed.
     """
-    if model.ByteSize() > 2**31 - 2**20:
+    if byte_size(model) > LIMIT:
         infer_types(model)
         return
     try:

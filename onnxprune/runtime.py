@@ -15,11 +15,11 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from onnxprune.errors import EnvironmentFailure, InputError
+from onnxprune.protobuf import LIMIT, byte_size
 
 Feeds = dict[str, NDArray[Any]]
 
 ort.set_default_logger_severity(4)  # its warnings about our probes are noise; failures arrive as exceptions
-IN_MEMORY = 2**31 - 2**20
 
 
 @cache
@@ -124,7 +124,7 @@ class Runner:
 
 
 def _session(model: onnx.ModelProto, options: Any, names: list[str]) -> Any:
-    if model.ByteSize() <= IN_MEMORY:
+    if byte_size(model) <= LIMIT:
         return ort.InferenceSession(model.SerializeToString(), options, providers=names)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"

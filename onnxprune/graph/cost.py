@@ -11,6 +11,7 @@ import onnx
 
 from onnxprune.graph.types import infer_types
 from onnxprune.operators import Shape
+from onnxprune.protobuf import byte_size
 
 
 @dataclass
@@ -43,7 +44,7 @@ def cost(model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> Cost:
     nodes = [node for node in model.graph.node if node.op_type == "Constant"]
     constants = [a.t for node in nodes for a in node.attribute if a.HasField("t")]
     params = sum(prod(t.dims) for t in (*model.graph.initializer, *constants) if t.data_type in floats)
-    return Cost(len(model.graph.node), params, macs(model, shapes), model.ByteSize())
+    return Cost(len(model.graph.node), params, macs(model, shapes), byte_size(model))
 
 
 def macs(model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> int:

@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 from onnx.external_data_helper import load_external_data_for_model, uses_external_data
 
 from onnxprune.errors import EnvironmentFailure, InputError
+from onnxprune.protobuf import LIMIT, byte_size
 
 OLDEST_OPSET = 7
-PROTOBUF_LIMIT = 2**31 - 2**20
-"""Largest model kept in one file; protobuf refuses 2 GiB, a little room is left for the wrapping."""
+
 
 ModelLike = str | os.PathLike[str] | bytes | onnx.ModelProto
 
@@ -260,7 +260,7 @@ def save(model: onnx.ModelProto, path: Path, *, external: bool = False) -> None:
 
     The data file is complete before the model file that names it appears.
     """
-    if not external and model.ByteSize() <= PROTOBUF_LIMIT:
+    if not external and byte_size(model) <= LIMIT:
         with atomic(path) as temporary:
             temporary.write_bytes(model.SerializeToString())
         return
@@ -314,7 +314,16 @@ def fingerprint(model: onnx.ModelProto) -> str:
     """SHA-256 over the model without its ``onnxprune.*`` metadata."""
     kept = [(p.key, p.value) for p in model.metadata_props if not p.key.startswith("onnxprune.")]
     digest = hashlib.sha256(repr(sorted(kept)).encode())
-    digest.update(model.graph.SerializeToString(deterministic=True))
+    graph = model.graph
+    for field, value in graph.ListFields():
+        parts = value if field.name in ("node", "initializer", "input", "output", "value_info") else [value]
+        for part in parts:
+            text = (
+                part.SerializeToString(deterministic=True)
+                if hasattr(part, "SerializeToString")
+                else repr(part).encode()
+            )
+            digest.update(field.name.encode() + text)
     digest.update(repr([(o.domain, o.version) for o in model.opset_import]).encode())
     for function in model.functions:
         digest.update(function.SerializeToString(deterministic=True))
