@@ -45,7 +45,7 @@ def _starts(name: str) -> bool:
             os.dup2(nowhere.fileno(), 2)
             session = ort.InferenceSession(model.SerializeToString(), providers=[name])
         return name in session.get_providers()
-    except Exception:
+    except Exception:  # a provider that cannot start raises whatever its library raises
         return False
     finally:
         os.dup2(silenced, 2)

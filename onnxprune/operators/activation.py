@@ -24,8 +24,8 @@ class Rectifier(Unary):
     """The identity for x >= 0, another function for x <= 0; both are 0 at 0."""
 
     def negative(self, node: NodeView, x: Interval) -> Interval | None:
-        """Image of bounds that are not positive."""
-        raise NotImplementedError
+        """Image of bounds that are not positive, None when nothing is known (the default)."""
+        return None
 
     def image(self, node: NodeView, x: Interval) -> Interval | None:
         """Image of the two halves."""

@@ -89,8 +89,8 @@ class Unary(Elementwise):
     """One data input."""
 
     def image(self, node: NodeView, x: Interval) -> Interval | None:
-        """Bounds of the output, None when nothing is known."""
-        raise NotImplementedError
+        """Bounds of the output, None when nothing is known (the default)."""
+        return None
 
     def interval(self, node: NodeView, inputs: Inputs) -> Sequence[Interval] | None:
         """Bounds of the one output."""
@@ -106,8 +106,8 @@ class Broadcasting(Elementwise):
     """Several data inputs, broadcast against one another."""
 
     def combine(self, node: NodeView, parts: list[Interval]) -> Interval:
-        """Bounds of the output from those of the operands."""
-        raise NotImplementedError
+        """Bounds of the output from those of the operands; by default nothing is known."""
+        return Interval.everything()
 
     def supported(self, node: NodeView) -> bool:
         """Before opset 7 a broadcast operand was placed by an attribute ``axis``: opaque."""
