@@ -36,3 +36,7 @@ class Interrupted(OnnxpruneError):
     """The user asked twice to stop. Nothing was written."""
 
     exit_code = 130
+
+
+class ProofError(OnnxpruneError):
+    """A proof and a run of the model contradict each other. Nothing was written."""

@@ -13,6 +13,7 @@ from onnxprune.bounds import Bounds, interval_bounds, linear_bounds
 from onnxprune.domain import Domain
 from onnxprune.graph.graph import Graph, label
 from onnxprune.graph.groups import ChannelGroups
+from onnxprune.operators import Interval
 from onnxprune.removable import Removable, classify
 
 
@@ -24,12 +25,13 @@ class Facts:
         graph: The graph, in the state the facts speak of.
         domain: Where the inputs lie.
         protected: Per layer the unit indices that must stay (alignment, ``--keep``).
-        goal: "latency" or "size": what a rewrite that trades one for the other should favour.
+        known: Bounds proved before, by tensor; with them a sweep of intervals is enough.
     """
 
     graph: Graph
     domain: Domain
     protected: Mapping[str, frozenset[int]] = field(default_factory=dict)
+    known: Mapping[str, Interval] | None = None
 
     @cached_property
     def groups(self) -> ChannelGroups:
@@ -38,7 +40,9 @@ class Facts:
 
     @cached_property
     def bounds(self) -> Bounds:
-        """Bounds over the domain: intervals, tightened by backward linear bounds where layers are dense."""
+        """Bounds over the domain: what was proved before, or else intervals and backward linear bounds."""
+        if self.known is not None:
+            return interval_bounds(self.graph, self.domain, known=self.known)
         return linear_bounds(self.graph, self.domain)
 
     @cached_property

@@ -3,29 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 
 from onnxprune import alignment
+from onnxprune.certificate import ClaimStore, default_folder, store_key
 from onnxprune.domain import Domain, parse_domain
 from onnxprune.errors import InputError, ValidationError
 from onnxprune.facts import Facts
 from onnxprune.graph.cost import Cost, cost, macs
-from onnxprune.graph.files import ModelLike, Source, load, size_on_disk
+from onnxprune.graph.files import ModelLike, Source, fingerprint, load, size_on_disk
 from onnxprune.graph.graph import Graph, label
+from onnxprune.graph.groups import ChannelGroups
 from onnxprune.latency import measure
 from onnxprune.operators import Axis
 from onnxprune.options import Options, from_keywords
+from onnxprune.pass_api import Pass
 from onnxprune.pass_registry import select
 from onnxprune.pipeline import Pipeline, Reduced, check_model
 from onnxprune.protobuf import byte_size
 from onnxprune.report.build import Report, build_report
 from onnxprune.runtime import choose_provider
 from onnxprune.samples import input_specs
-from onnxprune.stability import watched
+from onnxprune.stability import Plan, Proofs
+from onnxprune.stability.cascade import prove
 from onnxprune.validate import Outcome, Validator
 from onnxprune.witness import Observed, corner_feeds, observe
 
@@ -83,7 +89,7 @@ class _Job:
         self.source = source
         self.options = options
         self.provider = choose_provider(options.provider)
-        self.passes = select(options.passes, options.skip)
+        self.passes = [_with_rule(item, options.rule) for item in select(options.passes, options.skip)]
         self.specs = input_specs(source.model)
         self.domain = _domain(domain, self.specs)
         self.notes: list[str] = []
@@ -110,7 +116,9 @@ class _Job:
 
     def run(self) -> Result:
         tidied = self.pipeline.run(Reduced(self.source.model), [p for p in self.passes if p.name == "tidy"])
-        self.baseline = Facts(Graph(tidied.model), self.domain)
+        self.proofs = self._prove(tidied.model)
+        tidied.known = self.proofs.bounds
+        self.baseline = Facts(Graph(tidied.model), self.domain, known=self.proofs.bounds)
         self.kept_nodes = self._kept_nodes()
         final, align, timing = self._reduce(tidied)
         modified = final.modified
@@ -124,24 +132,47 @@ class _Job:
             domain=self.domain,
             costs=self._costs(tidied.model, final.model, timing),
             baseline=self.baseline,
-            seen=self._seen(tidied.model),
+            proofs=self.proofs,
             final=final,
             align=align,
             outcome=outcome,
             provider=self.provider,
             notes=self.notes,
-            seconds=sum(entry.seconds for entry in final.entries.values()),
         )
         return Result(final.model, report, modified, self.source, outcome)
 
-    def _seen(self, tidied: onnx.ModelProto) -> dict[Axis, Observed]:
+    def _prove(self, tidied: onnx.ModelProto) -> Proofs:
+        """What can be proved of the tidied model within the budget."""
+        options, graph = self.options, Graph(tidied)
+        with self._store(tidied) as store:
+            plan = Plan(
+                method=options.method,
+                budget=options.budget,
+                trust=options.trust,
+                solver=options.solver,
+                solver_check=options.solver_check,
+                jobs=options.jobs,
+                executor=options.executor,
+                seed=options.seed,
+                stopped=options.stopped,
+                progress=options.progress,
+                store=store,
+            )
+            proofs = prove(graph, ChannelGroups(graph), self.domain, plan, partial(self._look, tidied))
+        self.notes += [*proofs.notes, *store.notes]
+        return proofs
+
+    def _store(self, tidied: onnx.ModelProto) -> ClaimStore:
+        folder = default_folder() if self.options.remember and self.domain.restricts else None
+        return ClaimStore(folder, store_key(fingerprint(tidied), self.domain) if folder else "0")
+
+    def _look(
+        self, tidied: onnx.ModelProto, axes: Sequence[Axis], corners: Mapping[str, NDArray[np.float64]]
+    ) -> dict[Axis, Observed]:
         """Values of pre-activations in runs on the samples and on guided corners."""
-        axes = watched(self.baseline.graph, self.baseline.groups)
         if not axes or self.options.stopped():
             return {}
-        self.options.progress("looking for units that switch")
         batches = list(self.validator.feeds)
-        corners = self.baseline.bounds.corners
         if len(self.specs) == 1 and self.specs[0].name in corners:
             spec = self.specs[0]
             batches += corner_feeds(corners[spec.name], spec, self.domain, self.validator.shapes[spec.name])
@@ -269,6 +300,13 @@ class _Job:
         # tidying keeps every multiply-add, but lets shape inference see more of them
         costs["before"].macs = max(costs["before"].macs, costs["tidied"].macs)
         return costs
+
+
+def _with_rule(item: Pass, rule: str) -> Pass:
+    """A pass with this ``rule``, where it has one to choose and the default is still chosen."""
+    choices = [field for field in fields(item) if field.name == "rule"]  # type: ignore[arg-type] # passes are dataclasses
+    plain = bool(choices) and getattr(item, "rule", None) == choices[0].default
+    return replace(item, rule=rule) if plain else item  # type: ignore[type-var]
 
 
 def _sizes(baseline: Facts, reduced: Reduced) -> dict[str, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from onnxprune import alignment
 from onnxprune.errors import InputError
+from onnxprune.mip import SOLVERS
 from onnxprune.pipeline import Progress
 
 
@@ -32,6 +34,15 @@ class Options:
     custom_ops: Sequence[str] = ()
     data: Mapping[str, NDArray[Any]] | None = None
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    budget: float = 60.0
+    method: Literal["cascade", "leo", "single"] = "cascade"
+    trust: Literal["certified", "solver"] = "solver"
+    solver: str = "highs"
+    solver_check: bool = False
+    rule: Literal["product", "rows"] = "product"
+    jobs: int = 1
+    executor: Executor | None = None
+    remember: bool = True
     progress: Progress = lambda _: None
     stopped: Callable[[], bool] = lambda: False
 
@@ -49,6 +60,12 @@ class Options:
             "align": (self.align == "auto" or self.align in alignment.MULTIPLES, "auto, 1, 4, 8 or 16"),
             "goal": (self.goal in ("latency", "size"), "latency or size"),
             "seed": (self.seed >= 0, "0 or more"),
+            "budget": (0 <= self.budget < math.inf, "a number of seconds, 0 or more"),
+            "method": (self.method in ("cascade", "leo", "single"), "cascade, leo or single"),
+            "trust": (self.trust in ("certified", "solver"), "certified or solver"),
+            "solver": (self.solver in SOLVERS, ", ".join(SOLVERS)),
+            "rule": (self.rule in ("product", "rows"), "product or rows"),
+            "jobs": (self.jobs >= 1, "1 or more"),
             "threads": (self.threads >= 0, "0 or more"),
             "tolerance": (self.tolerance is None or 0 <= self.tolerance < math.inf, "0 or more"),
         }

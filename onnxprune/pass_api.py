@@ -7,6 +7,11 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
 
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxprune.operators import Axis
+
 if TYPE_CHECKING:
     from onnxprune.facts import Facts
     from onnxprune.graph.graph import Graph
@@ -35,6 +40,15 @@ class PassReport:
     """Proved bound on the change of a layer's output (its bias added), by tensor name, in real arithmetic."""
     rounding: float = 0.0
     """Largest rounding of a new constant to the element type of the model."""
+    values_kept: bool = False
+    """Whether every tensor that keeps its name keeps its values on the domain, but for ``kept``, ``replaced``,
+    ``deviations`` and ``moved``: then what was proved of it is carried on."""
+    kept: dict[Axis, NDArray[np.int64]] = field(default_factory=dict)
+    """Per axis that became shorter, the indices that stayed."""
+    replaced: dict[Axis, NDArray[np.int64]] = field(default_factory=dict)
+    """Per axis the indices (as they are now) that mean something else than before."""
+    moved: dict[str, float] = field(default_factory=dict)
+    """By how much rounding may change the entries of a tensor, beyond ``deviations``."""
     changes: Counter[str] = field(default_factory=Counter)
     """Other changes, by kind."""
 

@@ -12,11 +12,13 @@ import onnx
 
 from onnxprune.alignment import Kept, translate
 from onnxprune.bounds.deviation import carry
+from onnxprune.carrying import carried
 from onnxprune.domain import Domain
 from onnxprune.errors import EnvironmentFailure, ValidationError
 from onnxprune.facts import Facts
 from onnxprune.graph.graph import Graph, label
 from onnxprune.graph.types import infer_types
+from onnxprune.operators import Interval
 from onnxprune.pass_api import Exactness, Pass, PassReport
 from onnxprune.protobuf import LIMIT, byte_size
 from onnxprune.validate import Validator
@@ -66,6 +68,8 @@ class Reduced:
 
     model: onnx.ModelProto
     kept: Kept = field(default_factory=dict)
+    known: Mapping[str, Interval] | None = None
+    """Bounds by tensor that were proved of this model."""
     entries: dict[str, PassEntry] = field(default_factory=dict)
 
     @property
@@ -122,7 +126,8 @@ class Pipeline:
             passes: In this order.
             protected: Units (numbered as in ``start``'s tidied model) that must stay.
         """
-        state = Reduced(start.model, dict(start.kept), {k: replace(v) for k, v in start.entries.items()})
+        entries = {k: replace(v) for k, v in start.entries.items()}
+        state = Reduced(start.model, dict(start.kept), start.known, entries)
         active = list(passes)
         for number in range(ROUNDS):
             changed = False
@@ -145,7 +150,7 @@ class Pipeline:
 
     def _facts(self, state: Reduced, protected: Mapping[str, frozenset[int]]) -> Facts:
         graph = Graph(state.model)
-        return Facts(graph, self.domain, translate(protected, state.kept))
+        return Facts(graph, self.domain, translate(protected, state.kept), state.known)
 
     def _attempt(self, state: Reduced, item: Pass, facts: Facts) -> bool | None:
         """Run one pass: None = nothing to do, True = committed, False = rolled back."""
@@ -171,6 +176,8 @@ class Pipeline:
         finally:
             entry.seconds += time.perf_counter() - begin
         state.model = candidate
+        if state.known is not None:
+            state.known = carried(state.known, report, facts.graph, facts.bounds)
         entry.add(report, at_outputs)
         for name, removed in report.removed.items():
             before = state.kept.get(name, np.arange(sizes[name]))

@@ -57,4 +57,7 @@ def execute(graph: Graph, facts: Facts, rewrite: Rewrite, deviations: dict[str, 
         needed_domain=domain,
         deviations=deviations or {},
         rounding=applied.rounding,
+        values_kept=True,
+        kept=applied.kept,
+        moved=applied.moved,
     )

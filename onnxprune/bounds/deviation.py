@@ -35,7 +35,13 @@ SUMS = ("Add", "Sub", "Sum")
 
 
 def carry(graph: Graph, seeds: Mapping[str, float], bounds: Bounds) -> float:
-    """Largest change of any output entry when the tensors of ``seeds`` change by at most the given amounts.
+    """Largest change of any output entry, see :func:`changes`."""
+    change = changes(graph, seeds, bounds)
+    return max((change.get(name, 0.0) for name in graph.output_names), default=0.0)
+
+
+def changes(graph: Graph, seeds: Mapping[str, float], bounds: Bounds) -> dict[str, float]:
+    """Largest change of the entries of every tensor when those of ``seeds`` change by at most the given amounts.
 
     Args:
         graph: The graph.
@@ -43,7 +49,8 @@ def carry(graph: Graph, seeds: Mapping[str, float], bounds: Bounds) -> float:
         bounds: Bounds on the tensors (products need them).
 
     Returns:
-        A proved bound in real arithmetic, ``inf`` where an operator on the way has no known constant.
+        Proved bounds in real arithmetic, ``inf`` behind an operator without a known constant; tensors that do
+        not change are left out.
     """
     change = {name: amount for name, amount in seeds.items() if amount > 0}
     for node in graph.nodes:
@@ -55,7 +62,7 @@ def carry(graph: Graph, seeds: Mapping[str, float], bounds: Bounds) -> float:
             total = (moved + seeds.get(tensor.name, 0.0)) * SLACK
             if total > 0:
                 change[tensor.name] = total
-    return max((change.get(name, 0.0) for name in graph.output_names), default=0.0)
+    return change
 
 
 def _moved(graph: Graph, node: gs.Node, incoming: list[float], bounds: Bounds) -> float:

@@ -83,35 +83,40 @@ def _constant(tensor: gs.Constant) -> Interval:
     return Interval.point(values)
 
 
-def interval_bounds(graph: Graph, domain: Domain, refine: Refine | None = None) -> Bounds:
+def interval_bounds(
+    graph: Graph, domain: Domain, refine: Refine | None = None, known: Mapping[str, Interval] | None = None
+) -> Bounds:
     """Bounds on every intermediate tensor, in real arithmetic, given that all intermediate values are finite.
 
     Args:
         graph: The graph to sweep.
         domain: Where the inputs lie.
         refine: Asked after every node for better bounds on its first output, given all bounds so far.
+        known: Bounds proved elsewhere, by tensor.
 
     Returns:
         Outward-rounded bounds; tensors behind opaque operators are limited by their element type only.
     """
-    known: dict[str, Interval] = {}
+    found: dict[str, Interval] = {}
     for value in graph.inputs:
         kind = graph.types.get(value.name)
         if kind is not None and kind.dtype is not None:
             lower, upper = domain.bounds(InputSpec(value.name, kind.dtype, kind.shape))
-            known[value.name] = Interval.of(lower, upper)
+            found[value.name] = Interval.of(lower, upper)
     for node in graph.nodes:
         view = graph.view(node)
-        results = _apply(view, known)
+        results = _apply(view, found)
         for index, tensor in enumerate(node.outputs):
             if tensor.name:
-                found = results[index] if results is not None and index < len(results) else Interval.everything()
-                known[tensor.name] = _limit(found, view, tensor.name)
-        better = refine(node, known) if refine is not None else None
+                bounds = results[index] if results is not None and index < len(results) else Interval.everything()
+                found[tensor.name] = _limit(bounds, view, tensor.name)
+                if known is not None and tensor.name in known:
+                    found[tensor.name] = found[tensor.name].meet(known[tensor.name])
+        better = refine(node, found) if refine is not None else None
         if better is not None:
             name = node.outputs[0].name
-            known[name] = known[name].meet(better)
-    return Bounds(known)
+            found[name] = found[name].meet(better)
+    return Bounds(found)
 
 
 def _apply(view: NodeView, known: dict[str, Interval]) -> Sequence[Interval] | None:

@@ -8,7 +8,7 @@ import sys
 import time
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,6 +46,13 @@ def count(text: str) -> int:
     return int(text)
 
 
+def jobs(text: str) -> int:
+    """A positive whole number."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number >= 1")
+    return int(text)
+
+
 def tolerance(text: str) -> float:
     """A finite number that is not negative."""
     try:
@@ -74,12 +81,18 @@ def add_domain_options(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="D",
-        help="0:1 (all inputs), name=0:1, box.npz or spec.vnnlib; may be repeated",
+        help="0:1, name=0:1, box.npz or spec.vnnlib; repeatable",
     )
     group.add_argument("--around", metavar="X.npy", help="a box around this point ...")
     group.add_argument("--radius", type=float, metavar="R", help="... of this radius")
     group.add_argument("--mean", type=numbers, metavar="M,M,M", help="per channel: the box is in pixels ...")
     group.add_argument("--std", type=numbers, metavar="S,S,S", help="... and the model gets (pixel - mean) / std")
+
+
+def choice(group: argparse._ArgumentGroup, name: str, values: Sequence[str], what: str) -> None:
+    """An option that takes one of a few words, the first by default."""
+    text = f"{what}: {', '.join(values[:-1])} or {values[-1]}"
+    group.add_argument(name, choices=values, default=values[0], metavar=name[2].upper(), help=text)
 
 
 def add_run_options(parser: argparse.ArgumentParser) -> None:
@@ -104,6 +117,15 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--provider", metavar="P", help="execution provider: cpu (default), cuda, ...")
     group.add_argument("--threads", type=count, default=0, metavar="N", help="threads for latency measurements")
     group.add_argument("--custom-ops", action="append", default=[], metavar="LIB", help="library with custom operators")
+    proof = parser.add_argument_group("proof (with a domain)")
+    proof.add_argument("--budget", type=tolerance, default=60.0, metavar="S", help="seconds of search (default 60)")
+    choice(proof, "--method", ("cascade", "leo", "single"), "how units are proved stable")
+    choice(proof, "--trust", ("solver", "certified"), "whether a MIP solver's word counts")
+    choice(proof, "--solver", ("highs", "cbc", "gurobi"), "for linear and integer programmes")
+    proof.add_argument("--solver-check", action="store_true", help="have another solver confirm every proof of one")
+    choice(proof, "--rule", ("product", "rows"), "how stably active units are merged")
+    proof.add_argument("--jobs", type=jobs, default=1, metavar="N", help="processes that solve at once (default 1)")
+    proof.add_argument("--forget", action="store_true", help="neither read nor keep claims of earlier runs")
     output = parser.add_argument_group("output")
     output.add_argument("--report", metavar="R.json", help="write the report (- for standard output)")
     output.add_argument("--quiet", "-q", action="store_true", help="print nothing but errors")
@@ -166,6 +188,14 @@ def run_options(options: argparse.Namespace) -> dict[str, Any]:
         "custom_ops": options.custom_ops,
         "data": read_data(options.data),
         "shapes": dict(options.shape),
+        "budget": options.budget,
+        "method": options.method,
+        "trust": options.trust,
+        "solver": options.solver,
+        "solver_check": options.solver_check,
+        "rule": options.rule,
+        "jobs": options.jobs,
+        "remember": not options.forget,
     }
 
 

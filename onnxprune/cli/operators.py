@@ -4,6 +4,17 @@ from __future__ import annotations
 
 import argparse
 
+COLUMNS = {
+    "interval": "bounds",
+    "channels": "channels",
+    "affine": "affine",
+    "relax": "lines",
+    "pieces": "pieces",
+    "derivative": "slope",
+    "choices": "choices",
+}
+"""Headings of abilities; whatever has ``affine`` has ``adjoint``."""
+
 
 def parser(prog: str) -> argparse.ArgumentParser:
     """Options of the command."""
@@ -24,11 +35,12 @@ def run(options: argparse.Namespace) -> int:
     from onnxprune.report.table import console  # noqa: PLC0415
 
     table = Table(box=None, pad_edge=False)
-    for column in ("operator", "bounds", "channels"):
+    table.add_column("operator")
+    for column in COLUMNS.values():
         table.add_column(column)
     for (domain, name), operator in sorted(registry().items()):
         able = abilities(operator)
         full = f"{domain}.{name}" if domain else name
-        table.add_row(full, "yes" if "interval" in able else "-", "yes" if "channels" in able else "-")
+        table.add_row(full, *("yes" if ability in able else "-" for ability in COLUMNS))
     console().print(table)
     return 0

@@ -36,7 +36,7 @@ def parser(prog: str) -> argparse.ArgumentParser:
     add_domain_options(result)
     result.add_argument("--align", type=align, default="auto", metavar="N", help="channel counts: auto, 1, 4, 8 or 16")
     result.add_argument(
-        "--goal", choices=("latency", "size"), default="latency", help="what to favour (default latency)"
+        "--goal", choices=("latency", "size"), default="latency", metavar="G", help="latency (default) or size"
     )
     result.add_argument("--dry-run", action="store_true", help="do everything but write the model")
     add_run_options(result)

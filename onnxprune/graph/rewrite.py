@@ -46,10 +46,19 @@ class Rewrite:
 
 @dataclass
 class Applied:
-    """What was done: removed unit indices per layer, and the largest rounding of a new constant."""
+    """What was done.
+
+    Attributes:
+        removed: Unit indices per layer.
+        kept: Per axis that became shorter, the indices that stayed.
+        rounding: The largest rounding of a new constant.
+        moved: Per tensor, by how much that rounding may change its entries (inf: no bound is known).
+    """
 
     removed: dict[str, list[int]] = field(default_factory=dict)
+    kept: dict[Axis, NDArray[np.int64]] = field(default_factory=dict)
     rounding: float = 0.0
+    moved: dict[str, float] = field(default_factory=dict)
 
 
 def spare_last(groups: ChannelGroups, remove: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -72,6 +81,7 @@ def apply(graph: Graph, groups: ChannelGroups, rewrite: Rewrite) -> Applied:
     gone = np.zeros(groups.count, dtype=bool)
     gone[list(rewrite.remove)] = True
     kept = {axis: np.flatnonzero(~gone[of]) for axis in groups.axes() if gone[of := groups.of(axis)].any()}
+    applied.kept = kept
     shifts = _shifts(groups, rewrite)
     aliases = _move_columns(graph, groups, rewrite, applied)
     _record(groups, gone, applied)
@@ -81,7 +91,9 @@ def apply(graph: Graph, groups: ChannelGroups, rewrite: Rewrite) -> Applied:
     _resize_nodes(graph, kept)
     for reader, shift in shifts.items():
         layer = groups.readers[reader].layer
-        applied.rounding = max(applied.rounding, shift_bias(graph, layer, shift, kept.get(layer.writes)))
+        rounding = shift_bias(graph, layer, shift, kept.get(layer.writes))
+        applied.rounding = max(applied.rounding, rounding)
+        applied.moved[layer.writes[0]] = max(applied.moved.get(layer.writes[0], 0.0), rounding)
     return applied
 
 
@@ -124,7 +136,10 @@ def _move_columns(graph: Graph, groups: ChannelGroups, rewrite: Rewrite, applied
         for move in moves:
             exact[move.onto] += move.factor * wide[move.channel]
         rounded = np.moveaxis(exact, 0, layer.weight_in).astype(raw.dtype)
-        applied.rounding = max(applied.rounding, _rounding(np.moveaxis(exact, 0, layer.weight_in), rounded))
+        rounding = _rounding(np.moveaxis(exact, 0, layer.weight_in), rounded)
+        applied.rounding = max(applied.rounding, rounding)
+        if rounding:
+            applied.moved[layer.writes[0]] = np.inf
         graph.set_values(constant, rounded)
     return aliases
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from onnxprune.operators.base import Inputs, NodeView, Operator
@@ -19,6 +21,9 @@ from onnxprune.operators.interval import (
     widen,
 )
 from onnxprune.operators.linear import linear_layer
+from onnxprune.operators.products import MatrixProduct, Product, gemm_product, matmul_product
+from onnxprune.operators.static import input_sizes, output_sizes, reals, slots
+from onnxprune.operators.tape import T, Tape
 
 
 def affine_interval(weights: Array, absolute: Array, terms: int, inputs: Interval, bias: Interval) -> Interval:
@@ -62,10 +67,13 @@ def _masked(magnitude: Array) -> Array:
     return np.asarray(magnitude != 0, dtype=np.float64)
 
 
-class Gemm(Operator):
+class Gemm(MatrixProduct):
     """General matrix product with constant or computed operands."""
 
     op_types = ("Gemm",)
+
+    def product(self, node: NodeView) -> Product | None:
+        return gemm_product(node)
 
     def interval(self, node: NodeView, inputs: Inputs) -> list[Interval] | None:
         layer = linear_layer(node)
@@ -114,10 +122,13 @@ def _bias_channels(node: NodeView, links: ChannelMap, index: int, y: str, length
             links.same((y, 0), (name, axis))
 
 
-class MatMul(Operator):
+class MatMul(MatrixProduct):
     """Matrix product; with a constant second operand it is a layer of units."""
 
     op_types = ("MatMul",)
+
+    def product(self, node: NodeView) -> Product | None:
+        return matmul_product(node)
 
     def interval(self, node: NodeView, inputs: Inputs) -> list[Interval] | None:
         layer = linear_layer(node)
@@ -174,6 +185,32 @@ class BatchNormalization(Operator):
         centred = subtract(x.aligned(len(shape)), Interval.point(mean.reshape(column)))
         unknown = [Interval.everything() for _ in range(node.n_outputs - 1)]
         return [add(multiply(centred, factor), Interval.point(shift.reshape(column))), *unknown]
+
+    @staticmethod
+    def _parameters(node: NodeView) -> tuple[Array, Array, Array] | None:
+        """Factor, mean and shift per channel, along axis 1 of a tensor; None in training mode."""
+        found = [values for values in (reals(node, i) for i in range(1, 5)) if values is not None]
+        sizes = input_sizes(node, 0)
+        if sizes is None or len(found) < 4 or output_sizes(node) != sizes or int(node.attr("training_mode", 0)):
+            return None
+        scale, shift, mean, variance = (values.reshape(-1, *[1] * (len(sizes) - 2)) for values in found)
+        widened = variance + float(node.attr("epsilon", np.float32(1e-5)))
+        if (widened <= 0).any() or len(sizes) < 2 or node.constant(0) is not None:
+            return None
+        return scale / np.sqrt(widened), mean, shift
+
+    def affine(self, node: NodeView, tape: Tape[T], inputs: Sequence[T | None]) -> list[T] | None:
+        parameters, x = self._parameters(node), inputs[0]
+        if parameters is None or x is None:
+            return None
+        factor, mean, shift = parameters
+        return [tape.translate(tape.scale(tape.translate(x, -mean), factor), shift)]
+
+    def adjoint(self, node: NodeView, tape: Tape[T], coefficients: Sequence[T | None]) -> list[T | None] | None:
+        parameters, c = self._parameters(node), coefficients[0]
+        if parameters is None or any(other is not None for other in coefficients[1:]):
+            return None
+        return slots(node, {} if c is None else {0: tape.scale(c, parameters[0])})
 
     def channels(self, node: NodeView, links: ChannelMap) -> bool:
         shape = node.in_shape(0)

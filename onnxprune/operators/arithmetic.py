@@ -9,12 +9,17 @@ from typing import ClassVar
 import numpy as np
 
 from onnxprune.operators.base import NodeView, Operator
+from onnxprune.operators.candidates import operand_choices
 from onnxprune.operators.elementwise import Broadcasting, Unary, element_type
 from onnxprune.operators.enclosure import absolute, truncated, wrapped
 from onnxprune.operators.interval import LARGEST, Array, Interval, add, divide, multiply, negate, subtract
+from onnxprune.operators.ramps import Ramps, Segments, straight
+from onnxprune.operators.relaxation import Choices
+from onnxprune.operators.static import input_sizes, output_sizes, reals, variables
+from onnxprune.operators.sums import AffineSum, ConstantFactor
 
 
-class Linear(Broadcasting):
+class Linear(AffineSum):
     """Sums and means; exactly 2 a and 0 where an operand meets itself."""
 
     op_types = ("Add", "Sub", "Sum", "Mean")
@@ -37,11 +42,28 @@ class Linear(Broadcasting):
             return Interval.of(np.minimum(2 * x.lower, LARGEST), np.maximum(2 * x.upper, -LARGEST))
 
 
-class Extremum(Broadcasting):
+class Extremum(Ramps, Broadcasting):
     """Largest or smallest operand, exact."""
 
     op_types = ("Max", "Min")
     homogeneous = True
+
+    def segments(self, node: NodeView) -> Segments | None:
+        """A ramp above or below constants."""
+        constants = [values for values in (reals(node, k) for k in range(node.n_inputs)) if values is not None]
+        if len(constants) != node.n_inputs - 1 or not constants or not self.supported(node):
+            return None
+        knot = reduce(np.maximum if node.op == "Max" else np.minimum, constants)
+        own, result = input_sizes(node, variables(node)[0]), output_sizes(node)
+        if own != result:
+            return None  # broadcast along the constants: not one entry to one entry
+        return Segments(straight(0, 1), (knot,), knot) if node.op == "Max" else Segments(straight(1, 0), (knot,))
+
+    def choices(self, node: NodeView) -> Choices | None:
+        """Operands against one another, where several are variable."""
+        if len(variables(node)) < 2 or not self.supported(node):
+            return None
+        return operand_choices(node, largest=node.op == "Max")
 
     def combine(self, node: NodeView, parts: list[Interval]) -> Interval:
         """Extremum of the ends."""
@@ -50,10 +72,14 @@ class Extremum(Broadcasting):
         return Interval.of(reduce(choose, lowers), reduce(choose, uppers))
 
 
-class Mul(Broadcasting):
+class Mul(ConstantFactor):
     """a * b; never negative where an operand meets itself."""
 
     op_types = ("Mul",)
+
+    def factor(self, node: NodeView, slot: int) -> Array | None:
+        """The other operand."""
+        return reals(node, 1 - slot)
 
     def combine(self, node: NodeView, parts: list[Interval]) -> Interval:
         """Products of the ends."""
@@ -63,10 +89,16 @@ class Mul(Broadcasting):
         return wrapped(element_type(node), multiply(*parts))
 
 
-class Div(Broadcasting):
+class Div(ConstantFactor):
     """a / b; truncated for integers."""
 
     op_types = ("Div",)
+
+    def factor(self, node: NodeView, slot: int) -> Array | None:
+        """The reciprocal of a constant divisor."""
+        divisor = reals(node, 1) if slot == 0 else None
+        with np.errstate(all="ignore"):
+            return None if divisor is None else 1.0 / divisor
 
     def combine(self, node: NodeView, parts: list[Interval]) -> Interval:
         """Quotients of the ends."""
@@ -83,22 +115,30 @@ class Reciprocal(Unary):
         return divide(Interval.point(1.0), x)
 
 
-class Neg(Unary):
+class Neg(Unary, AffineSum):
     """-x, exact."""
 
     op_types = ("Neg",)
     homogeneous = True
+
+    def signs(self, node: NodeView) -> list[int]:
+        """Minus."""
+        return [-1]
 
     def image(self, node: NodeView, x: Interval) -> Interval:
         """Ends exchanged."""
         return wrapped(element_type(node), negate(x))
 
 
-class Abs(Unary):
+class Abs(Ramps, Unary):
     """|x|, exact."""
 
     op_types = ("Abs",)
     homogeneous = True
+
+    def segments(self, node: NodeView) -> Segments:
+        """Falling, then rising."""
+        return Segments(straight(-1, 1), straight(0))
 
     def image(self, node: NodeView, x: Interval) -> Interval:
         """Zero inside, else the smaller end."""

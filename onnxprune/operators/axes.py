@@ -9,6 +9,9 @@ import numpy as np
 from onnxprune.operators.base import Inputs, NodeView, Operator
 from onnxprune.operators.channels import ChannelMap, Resized
 from onnxprune.operators.interval import Interval
+from onnxprune.operators.movement import InOrder
+from onnxprune.operators.static import input_sizes, slots, variables
+from onnxprune.operators.tape import T, Tape
 from onnxprune.operators.tensors import bounds, overall, set_ints
 
 
@@ -32,6 +35,23 @@ class Transpose(Operator):
             links.same((node.input(0), old), (node.output(), new))
         return True
 
+    @staticmethod
+    def _order(node: NodeView) -> list[int] | None:
+        sizes = input_sizes(node, 0)
+        if sizes is None or variables(node) != [0]:
+            return None
+        return [int(axis) % len(sizes) for axis in node.attr("perm", reversed(range(len(sizes))))]
+
+    def affine(self, node: NodeView, tape: Tape[T], inputs: Sequence[T | None]) -> list[T] | None:
+        order, x = self._order(node), inputs[0]
+        return None if order is None or x is None else [tape.transpose(x, order)]
+
+    def adjoint(self, node: NodeView, tape: Tape[T], coefficients: Sequence[T | None]) -> list[T | None] | None:
+        order, c = self._order(node), coefficients[0]
+        if order is None:
+            return None
+        return slots(node, {} if c is None else {0: tape.transpose(c, [int(axis) for axis in np.argsort(order)])})
+
 
 def _link_around(links: ChannelMap, short: str, long: str, rank: int, absent: Sequence[int]) -> None:
     """The axes of ``long``, of this rank, are those of ``short`` in order, but for the ``absent`` ones."""
@@ -41,7 +61,7 @@ def _link_around(links: ChannelMap, short: str, long: str, rank: int, absent: Se
         links.lock((long, axis), "has size 1")
 
 
-class Squeeze(Operator):
+class Squeeze(InOrder):
     """Axes of size 1 away."""
 
     op_types = ("Squeeze",)
@@ -86,7 +106,7 @@ class Squeeze(Operator):
             set_ints(node, "axes", 1, axes)
 
 
-class Unsqueeze(Operator):
+class Unsqueeze(InOrder):
     """New axes of size 1."""
 
     op_types = ("Unsqueeze",)

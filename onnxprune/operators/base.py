@@ -11,7 +11,9 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from onnxprune.operators.channels import ChannelMap, Resized
-from onnxprune.operators.interval import Interval
+from onnxprune.operators.interval import Array, Interval
+from onnxprune.operators.relaxation import Choices, Pieces, Relaxation
+from onnxprune.operators.tape import T, Tape
 
 Dim = int | str | None
 Shape = tuple[Dim, ...]
@@ -138,8 +140,63 @@ class Operator:
     def resize(self, node: NodeView, sizes: Resized) -> None:
         """Adapt attributes and shape constants after indices were removed. Default: nothing depends on sizes."""
 
+    # The abilities below ask for a node with static shapes only (a symbolic batch counts as 1). Arrays have a
+    # leading axis of rows and then the static shape of the tensor. All answer None where they do not apply.
+
+    def affine(self, node: NodeView, tape: Tape[T], inputs: Sequence[T | None]) -> list[T] | None:
+        """The outputs from the variable inputs, where they are an affine function of these.
+
+        Args:
+            node: The node.
+            tape: Who executes the rule. Quotients (means, normalisations) enter as weights that are off by a few
+                units of roundoff, which the slack in ``gamma`` covers.
+            inputs: One for each input slot, None for constants and omitted inputs.
+
+        Returns:
+            The outputs; further outputs may be missing at the end (the mask of Dropout).
+        """
+        return None
+
+    def adjoint(self, node: NodeView, tape: Tape[T], coefficients: Sequence[T | None]) -> list[T | None] | None:
+        """Coefficients on the inputs from coefficients on the outputs (the linear part transposed).
+
+        Args:
+            node: The node.
+            tape: Who executes the rule.
+            coefficients: One for each output slot, None for outputs without coefficients.
+
+        Returns:
+            One for each input slot, None for constants and omitted inputs.
+        """
+        return None
+
+    def relax(self, node: NodeView, low: Array, high: Array) -> Relaxation | None:
+        """Lines below and above a function of one variable input, valid on ``[low, high]`` in real arithmetic.
+
+        Args:
+            node: The node.
+            low: Lower ends, without rows; may be infinite.
+            high: Upper ends.
+        """
+        return None
+
+    def pieces(self, node: NodeView) -> Pieces | None:
+        """The function as a sum of ramps, where it is piecewise linear and continuous in its one variable input."""
+        return None
+
+    def derivative(self, node: NodeView, x: Array) -> Array | None:
+        """Slopes of an entrywise function at points (one of the one-sided slopes at kinks), without rigour."""
+        return None
+
+    def choices(self, node: NodeView) -> Choices | None:
+        """Which entries compete for each entry of the first output, where it is the largest or smallest of them."""
+        return None
+
+
+ABILITIES = ("interval", "channels", "affine", "adjoint", "relax", "pieces", "derivative", "choices")
+
 
 def abilities(operator: Operator) -> tuple[str, ...]:
     """Names of the abilities an operator class overrides."""
-    kinds: dict[str, Callable[..., Any]] = {"interval": Operator.interval, "channels": Operator.channels}
+    kinds: dict[str, Callable[..., Any]] = {name: getattr(Operator, name) for name in ABILITIES}
     return tuple(name for name, default in kinds.items() if getattr(type(operator), name) is not default)

@@ -10,13 +10,15 @@ import numpy as np
 from onnxprune.operators.base import Inputs, NodeView, Operator
 from onnxprune.operators.channels import ChannelMap, Resized
 from onnxprune.operators.interval import Interval
+from onnxprune.operators.movement import Movement
 from onnxprune.operators.tensors import ENTRY_LIMIT, bounds, rank_of, set_ints, static_size, take
 
 
-class Concat(Operator):
+class Concat(Movement):
     """Concatenation; parts of unknown size are hulled, as nobody knows where the next part starts."""
 
     op_types = ("Concat",)
+    sources = None
 
     def interval(self, node: NodeView, inputs: Inputs) -> list[Interval]:
         """Side by side; one hull where the size of a part is unknown."""
@@ -75,7 +77,7 @@ def _split_sizes(node: NodeView, size: int | None) -> list[int] | None:
     return [max(0, min(chunk, size - k * chunk)) for k in range(count)]
 
 
-class Split(Operator):
+class Split(Movement):
     """Split into parts given by attribute, constant input, or equal parts."""
 
     op_types = ("Split",)

@@ -9,6 +9,7 @@ from onnxprune.operators.base import Inputs, NodeView, Operator
 from onnxprune.operators.channels import ChannelMap, Resized
 from onnxprune.operators.interval import TINY, Array, Interval, add, gamma, up
 from onnxprune.operators.linear import LinearLayer, linear_layer
+from onnxprune.operators.windows import SlidingLayer
 
 POSITIONAL_LIMIT = 2e8
 """Multiply-adds up to which a convolution's bounds are computed position by position."""
@@ -21,7 +22,7 @@ def _bias_interval(layer: LinearLayer, node: NodeView, inputs: Inputs, index: in
     return given if given is not None else Interval.point(np.zeros(layer.n_out))
 
 
-class Conv(Operator):
+class Conv(SlidingLayer):
     """Convolution: per channel over any size, position by position where shapes are static and bounds differ."""
 
     op_types = ("Conv",)
@@ -50,10 +51,11 @@ class Conv(Operator):
         _resize_group(node, sizes)
 
 
-class ConvTranspose(Operator):
+class ConvTranspose(SlidingLayer):
     """Transposed convolution: which taps contribute depends on the position, so every subset is covered."""
 
     op_types = ("ConvTranspose",)
+    transposed = True
 
     def interval(self, node: NodeView, inputs: Inputs) -> list[Interval] | None:
         layer = linear_layer(node)

@@ -9,10 +9,11 @@ import numpy as np
 from onnxprune.operators.base import Inputs, NodeView, Operator
 from onnxprune.operators.channels import ChannelMap, Resized
 from onnxprune.operators.interval import Interval
+from onnxprune.operators.movement import Movement
 from onnxprune.operators.tensors import ENTRY_LIMIT, bounds, lock_all, overall, set_ints
 
 
-class Expand(Operator):
+class Expand(Movement):
     """Broadcast to a shape."""
 
     op_types = ("Expand",)
@@ -61,7 +62,7 @@ class Expand(Operator):
             set_ints(node, "shape", 1, new)
 
 
-class Tile(Operator):
+class Tile(Movement):
     """Repetition along axes."""
 
     op_types = ("Tile",)

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from typing import ClassVar
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import erf
 
 from onnxprune.operators.base import NodeView, Operator
+from onnxprune.operators.curve_library import Curved, erf_curve, exponential_curve, logarithm_curve, root_curve
+from onnxprune.operators.curves import Curve
 from onnxprune.operators.elementwise import Broadcasting, Unary, element_type
 from onnxprune.operators.enclosure import KERNEL, absolute, increasing, select, truncated
 from onnxprune.operators.interval import LARGEST, TINY, UNIT_ROUNDOFF, Interval, divide, down, negate, up
@@ -56,10 +62,20 @@ def _odd_power(x: Interval, y: Interval) -> Interval:
     return select(y.lower < 0, divide(Interval.point(1.0), rising), rising)
 
 
-class Elementary(Unary):
+class Elementary(Curved):
     """Increasing elementary functions."""
 
     op_types = ("Exp", "Log", "Sqrt", "Erf")
+    shapes: ClassVar[dict[str, Callable[[Callable[[Interval], Interval]], Curve]]] = {
+        "Exp": exponential_curve,
+        "Log": logarithm_curve,
+        "Sqrt": root_curve,
+        "Erf": erf_curve,
+    }
+
+    def curve(self, node: NodeView) -> Curve:
+        """Convex, concave or S-shaped."""
+        return self.shapes[node.op](partial(self.image_of, node))
 
     def image(self, node: NodeView, x: Interval) -> Interval:
         """Image of the ends; arguments without a finite value are ruled out by the domain."""

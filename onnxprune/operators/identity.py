@@ -10,9 +10,10 @@ from onnxprune.operators.base import Inputs, NodeView, Operator
 from onnxprune.operators.channels import ChannelMap
 from onnxprune.operators.elementwise import Elementwise, Unary, given, unary_channels
 from onnxprune.operators.interval import Interval
+from onnxprune.operators.movement import InOrder
 
 
-class Identity(Unary):
+class Identity(InOrder, Unary):
     """x."""
 
     op_types = ("Identity",)
@@ -27,7 +28,7 @@ class Identity(Unary):
         return -np.inf, np.inf
 
 
-class Dropout(Elementwise):
+class Dropout(InOrder, Elementwise):
     """x at inference; the mask is not bounded, and neither is anything in training mode."""
 
     op_types = ("Dropout",)
@@ -41,6 +42,10 @@ class Dropout(Elementwise):
             return True
         training = node.constant(2)
         return training is not None and not training.any()
+
+    def passes(self, node: NodeView) -> bool:
+        """At inference."""
+        return self._inference(node)
 
     def interval(self, node: NodeView, inputs: Inputs) -> Sequence[Interval] | None:
         """Unchanged, then the mask."""

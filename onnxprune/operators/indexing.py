@@ -9,6 +9,7 @@ import numpy as np
 from onnxprune.operators.base import Inputs, NodeView, Operator
 from onnxprune.operators.channels import ChannelMap, Indices, Resized
 from onnxprune.operators.interval import Interval
+from onnxprune.operators.movement import Movement
 from onnxprune.operators.tensors import bounds, lock_all, overall, set_ints, take
 
 
@@ -45,7 +46,7 @@ def cuts(node: NodeView, rank: int) -> dict[int, Cut | None] | None:
     return {axis: Cut(*cut) for axis, *cut in zip(axes, starts, ends, steps, strict=True)}
 
 
-class Slice(Operator):
+class Slice(Movement):
     """Slices with constant ends; others are hulled."""
 
     op_types = ("Slice",)
@@ -103,7 +104,7 @@ class Slice(Operator):
             set_ints(node, "ends", 2, ends)
 
 
-class Gather(Operator):
+class Gather(Movement):
     """Gather along one axis, with constant indices or a hull over the axis."""
 
     op_types = ("Gather",)

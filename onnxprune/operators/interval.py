@@ -131,12 +131,12 @@ class Interval:
 
 def add(a: Interval, b: Interval) -> Interval:
     """The sum; rounded only where the float64 sum is not exact."""
-    low, low_exact = _sum(a.lower, b.lower)
-    high, high_exact = _sum(a.upper, b.upper)
+    low, low_exact = exact_sum(a.lower, b.lower)
+    high, high_exact = exact_sum(a.upper, b.upper)
     return Interval.of(np.where(low_exact, low, down(low)), np.where(high_exact, high, up(high)))
 
 
-def _sum(a: Array, b: Array) -> tuple[Array, Array]:
+def exact_sum(a: Array, b: Array) -> tuple[Array, NDArray[np.bool_]]:
     """The float64 sum, and where its error is exactly zero (Knuth's TwoSum)."""
     with np.errstate(invalid="ignore", over="ignore", under="ignore"):
         total = a + b

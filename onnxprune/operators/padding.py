@@ -9,6 +9,7 @@ import numpy as np
 from onnxprune.operators.base import Inputs, NodeView, Operator
 from onnxprune.operators.channels import ChannelMap, Resized
 from onnxprune.operators.interval import Interval
+from onnxprune.operators.movement import Movement
 from onnxprune.operators.tensors import ENTRY_LIMIT, bounds, lock_all, overall, rank_of, set_ints
 
 
@@ -24,10 +25,15 @@ def _pads(node: NodeView, rank: int) -> list[tuple[int, int]] | None:
     return pairs
 
 
-class Pad(Operator):
+class Pad(Movement):
     """Padding: with a value, or with entries of the tensor itself."""
 
     op_types = ("Pad",)
+    sources = (0, 2)
+
+    def filling(self, node: NodeView) -> float:
+        """The attribute of older opsets."""
+        return float(node.attr("value", 0.0)) if node.opset < 11 else 0.0
 
     def interval(self, node: NodeView, inputs: Inputs) -> list[Interval]:
         """Written-out axes are padded, others take in the value; a tensor's own entries are in its hull."""

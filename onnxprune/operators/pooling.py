@@ -7,10 +7,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxprune.operators.averages import AxisSum, WindowMean
 from onnxprune.operators.base import Inputs, NodeView, Operator
+from onnxprune.operators.candidates import axis_choices, window_choices
 from onnxprune.operators.channels import ChannelMap
-from onnxprune.operators.interval import Interval, down, up
+from onnxprune.operators.interval import Array, Interval, down, up
 from onnxprune.operators.reduction import mean_over, sum_over
+from onnxprune.operators.relaxation import Choices
+from onnxprune.operators.static import input_sizes, is_float, output_sizes, variables
+from onnxprune.operators.tape import Sizes, Window
 from onnxprune.operators.tensors import ENTRY_LIMIT, bounds, static_size
 
 Taps = NDArray[np.int64]
@@ -56,6 +61,23 @@ class PooledAxis:
         gaps = self.dilation > 1 and (self.size is None or self.size < self.dilation)
         return max(self.before, overhang) < extent(self.kernel, self.dilation) and not gaps
 
+    @property
+    def windows(self) -> int:
+        """Number of windows in ONNX Runtime: none starts behind the tensor."""
+        reach = (self.size or 0) + self.before
+        room = reach + self.after - extent(self.kernel, self.dilation)
+        count = (-(-room // self.stride) if self.ceil else room // self.stride) + 1
+        return count - 1 if self.ceil and (count - 1) * self.stride >= reach else count
+
+    def divisors(self, *, counts: bool) -> Array:
+        """Taps that count for the mean in each window: on the input, or on the stated padding too."""
+        starts = np.arange(self.outputs or 0) * self.stride - self.before
+        taps = starts[:, None] + np.arange(self.kernel) * self.dilation
+        size = self.size or 0
+        first, last = (-self.before, size + self.after) if counts else (0, size)
+        counted: Array = ((taps >= first) & (taps < last)).sum(axis=1).astype(np.float64)
+        return counted
+
     def taps(self, x: Interval) -> Taps | None:
         """Input position of each tap, shape (outputs, kernel); None if unknown or too many."""
         others = x.lower.size // x.shape[self.index]
@@ -92,6 +114,8 @@ def _pooled_axes(node: NodeView, x: Interval) -> list[PooledAxis]:
         elif auto == "VALID":
             before = after = 0
         outputs = None if out is None else out[k + 2]
+        if auto in {"SAME_UPPER", "SAME_LOWER"} and (dilations[k] > 1 or kernel[k] < strides[k]):
+            outputs = None  # runtimes disagree on where the windows start
         result.append(
             PooledAxis(
                 index=k + 2,
@@ -134,10 +158,34 @@ class _Pool(Operator):
         return True
 
 
+def _static_axes(node: NodeView) -> list[PooledAxis] | None:
+    """The windows of a pooling node whose sizes are all known.
+
+    None where the stated sizes are not those of ONNX Runtime (windows that start behind the tensor count in some
+    versions of ONNX and not in others), or where the padding is not clear.
+    """
+    inside, outside = input_sizes(node, 0), output_sizes(node)
+    kernel = node.attr("kernel_shape")
+    if inside is None or outside is None or kernel is None or variables(node) != [0] or not is_float(node):
+        return None
+    if not len(inside) == len(outside) == len(kernel) + 2:
+        return None
+    axes = _pooled_axes(node, Interval.everything())
+    return axes if all(axis.outputs == axis.windows for axis in axes) else None
+
+
 class MaxPool(_Pool):
     """Largest entry of each window; padding never wins."""
 
     op_types = ("MaxPool",)
+
+    def choices(self, node: NodeView) -> Choices | None:
+        """The entries of each window."""
+        axes, inside, outside = _static_axes(node), input_sizes(node, 0), output_sizes(node)
+        if axes is None or inside is None or outside is None:
+            return None
+        columns = zip(*((axis.kernel, axis.stride, axis.dilation, axis.before) for axis in axes), strict=True)
+        return window_choices(inside, outside, *columns)
 
     def interval(self, node: NodeView, inputs: Inputs) -> list[Interval]:
         """Largest ends per window, or the hull where positions are not known."""
@@ -158,10 +206,26 @@ class MaxPool(_Pool):
         return [x, Interval.everything()][: node.n_outputs]
 
 
-class AveragePool(_Pool):
+class AveragePool(WindowMean, _Pool):
     """Mean of each window; padding counts as zero, or not at all."""
 
     op_types = ("AveragePool",)
+
+    def windows(self, node: NodeView) -> tuple[Sizes, Window, Sizes, Sizes, Array] | None:
+        """Ones as kernel; divisors are products of those along each axis."""
+        axes, inside, outside = _static_axes(node), input_sizes(node, 0), output_sizes(node)
+        if axes is None or inside is None or outside is None:
+            return None
+        counts = bool(node.attr("count_include_pad", 0))
+        divisors = np.ones(())
+        for axis in axes:
+            divisors = divisors[..., None] * axis.divisors(counts=counts)
+        if not (divisors > 0).all():
+            return None
+        kernel, strides, dilations, before = zip(
+            *((axis.kernel, axis.stride, axis.dilation, axis.before) for axis in axes), strict=True
+        )
+        return kernel, Window(strides, dilations, before), inside[2:], outside[2:], divisors
 
     def interval(self, node: NodeView, inputs: Inputs) -> list[Interval]:
         """Mean of the ends per window, or the hull; with zero where padding may count."""
@@ -192,10 +256,21 @@ def _window_mean(x: Interval, axis: int, taps: Taps, counts: bool) -> Interval:
     return result.map(lambda ends: ends.squeeze(axis + 1))
 
 
-class GlobalPool(_Pool):
+class GlobalPool(AxisSum, _Pool):
     """Mean or largest entry of each channel."""
 
     op_types = ("GlobalAveragePool", "GlobalMaxPool")
+
+    def summed(self, node: NodeView, rank: int) -> tuple[tuple[int, ...], bool] | None:
+        """All spatial axes."""
+        return (tuple(range(2, rank)), True) if node.op == "GlobalAveragePool" else None
+
+    def choices(self, node: NodeView) -> Choices | None:
+        """All positions."""
+        shape = node.in_shape(0)
+        if shape is None or node.op != "GlobalMaxPool":
+            return None
+        return axis_choices(node, tuple(range(2, len(shape))), largest=True)
 
     def interval(self, node: NodeView, inputs: Inputs) -> list[Interval]:
         """Reduce the ends over space."""

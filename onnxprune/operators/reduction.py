@@ -6,9 +6,12 @@ from math import prod
 
 import numpy as np
 
+from onnxprune.operators.averages import AxisSum, RunningSum
 from onnxprune.operators.base import Inputs, NodeView, Operator
+from onnxprune.operators.candidates import axis_choices
 from onnxprune.operators.channels import ChannelMap
 from onnxprune.operators.interval import TINY, Array, Interval, down, gamma, multiply, up
+from onnxprune.operators.relaxation import Choices
 from onnxprune.operators.tensors import bounds, rank_of, static_size
 
 Axes = tuple[int, ...]
@@ -109,7 +112,16 @@ class _Reduce(Operator):
         return True
 
 
-class ReduceMean(_Reduce):
+class _AxisSum(AxisSum, _Reduce):
+    """Sums and means are affine."""
+
+    def summed(self, node: NodeView, rank: int) -> tuple[Axes, bool] | None:
+        """The reduced axes."""
+        axes = reduced_axes(node, rank)
+        return None if axes is None else (axes, node.op == "ReduceMean")
+
+
+class ReduceMean(_AxisSum):
     """Mean: inside the hull at every size."""
 
     op_types = ("ReduceMean",)
@@ -125,6 +137,12 @@ class ReduceExtreme(_Reduce):
 
     op_types = ("ReduceMax", "ReduceMin")
 
+    def choices(self, node: NodeView) -> Choices | None:
+        """All entries along the reduced axes."""
+        shape = node.in_shape(0)
+        axes = None if shape is None else reduced_axes(node, len(shape))
+        return None if axes is None else axis_choices(node, axes, largest=node.op == "ReduceMax")
+
     def values(self, node: NodeView, x: Interval, axes: Axes) -> Interval:
         """The extreme of each end."""
         if x.ndim == 0 or not axes:
@@ -133,7 +151,7 @@ class ReduceExtreme(_Reduce):
         return x.map(lambda ends: extreme(ends, axis=axes, keepdims=True))
 
 
-class ReduceSum(_Reduce):
+class ReduceSum(_AxisSum):
     """Sum: bounded where the number of terms is known, or where terms have one sign."""
 
     op_types = ("ReduceSum",)
@@ -161,6 +179,21 @@ class ReduceOther(_Reduce):
     """Reductions without bounds."""
 
     op_types = ("ReduceProd", "ReduceLogSum", "ReduceLogSumExp")
+
+
+class CumSum(RunningSum):
+    """Running sums."""
+
+    op_types = ("CumSum",)
+
+    def channels(self, node: NodeView, links: ChannelMap) -> bool:
+        """The summed axis is locked, the others belong together."""
+        shape, axes = node.in_shape(0), node.constant(1)
+        if shape is None or axes is None:
+            return False
+        summed = int(axes.reshape(-1)[0]) % len(shape)
+        link_reduced(node, links, len(shape), (summed,), "summed up along it")
+        return True
 
 
 class ArgExtreme(Operator):
@@ -191,5 +224,6 @@ OPERATORS: tuple[type[Operator], ...] = (
     ReduceSum,
     ReduceNorm,
     ReduceOther,
+    CumSum,
     ArgExtreme,
 )

@@ -48,7 +48,8 @@ class Choices:
     """An operator that picks the largest (or smallest) of several entries.
 
     Attributes:
-        indices: Shape (outputs, candidates): places in the concatenation of all flattened inputs, -1 for none.
+        indices: Shape (outputs, candidates): places in the concatenation of the node's flattened operands,
+            constant ones included, -1 for none; every output has at least one candidate.
         largest: Whether the largest is picked.
     """
 

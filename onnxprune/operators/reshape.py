@@ -16,6 +16,7 @@ import onnx_graphsurgeon as gs
 from onnxprune.operators.base import Inputs, NodeView, Operator, Shape, op_of
 from onnxprune.operators.channels import ChannelMap, Resized
 from onnxprune.operators.interval import Interval
+from onnxprune.operators.movement import InOrder
 from onnxprune.operators.tensors import ENTRY_LIMIT, bounds, lock_all, overall, set_ints
 
 Sizes = list[int | str]
@@ -125,7 +126,7 @@ def _named(shape: Shape | None, prefix: str, x: Interval | None = None) -> Sizes
     ]
 
 
-class Flatten(Operator):
+class Flatten(InOrder):
     """To rank 2."""
 
     op_types = ("Flatten",)
@@ -181,7 +182,7 @@ def _target(node: NodeView) -> list[int | None] | None:
     return found
 
 
-class Reshape(Operator):
+class Reshape(InOrder):
     """Reshape to a constant target; to a computed one as far as the shapes are known."""
 
     op_types = ("Reshape",)

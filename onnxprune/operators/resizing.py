@@ -7,6 +7,7 @@ import numpy as np
 from onnxprune.operators.base import Inputs, NodeView, Operator, Shape
 from onnxprune.operators.channels import ChannelMap, Resized
 from onnxprune.operators.interval import Interval
+from onnxprune.operators.movement import Movement
 from onnxprune.operators.tensors import bounds, overall, set_ints
 
 
@@ -42,10 +43,15 @@ def _target_sizes(node: NodeView) -> list[int] | None:
     return None if given is None or len(given) == 0 else [int(v) for v in given]
 
 
-class Resize(Operator):
+class Resize(Movement):
     """Resampling: nearest and linear stay within the values; cubic overshoots."""
 
     op_types = ("Resize", "Upsample")
+
+    def moves(self, node: NodeView) -> bool:
+        """Nearest neighbours, not outside a crop."""
+        crops = node.attr("coordinate_transformation_mode") == "tf_crop_and_resize"
+        return node.attr("mode", "nearest") == "nearest" and not crops
 
     def interval(self, node: NodeView, inputs: Inputs) -> list[Interval] | None:
         """Hull over the resampled axes, with the value outside a crop."""
@@ -85,7 +91,7 @@ class Resize(Operator):
             set_ints(node, "sizes", 3, new)
 
 
-class DepthToSpace(Operator):
+class DepthToSpace(Movement):
     """Channels to blocks of positions."""
 
     op_types = ("DepthToSpace",)
@@ -104,7 +110,7 @@ class DepthToSpace(Operator):
         return [Interval.of(blocks.lower.min(axis=cell_axis), blocks.upper.max(axis=cell_axis))]
 
 
-class SpaceToDepth(Operator):
+class SpaceToDepth(Movement):
     """Blocks of positions to channels."""
 
     op_types = ("SpaceToDepth",)

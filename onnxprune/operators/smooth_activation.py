@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
-from scipy.special import erfc
 
 from onnxprune.operators.activation import Rectifier, halves, single_precision
 from onnxprune.operators.base import NodeView, Operator
-from onnxprune.operators.elementwise import Unary
-from onnxprune.operators.enclosure import KERNEL, increasing, select
-from onnxprune.operators.interval import Array, Interval, add, divide, multiply
+from onnxprune.operators.curve_library import (
+    Curved,
+    elu_curve,
+    gelu_curve,
+    growth,
+    hard_swish_curve,
+    sigmoid_curve,
+    softplus_curve,
+    softsign_curve,
+    swish_curve,
+    tanh_curve,
+)
+from onnxprune.operators.curves import Curve
+from onnxprune.operators.enclosure import increasing, select
+from onnxprune.operators.interval import Array, Interval, add, divide, multiply, negate
+from onnxprune.operators.kernels import enclosed, exponential, normal_cdf, sigmoid
 
 NEAR = 1e-9
 """How far a stored minimiser may be off: a minimum is flat, so this costs less than an ulp of the value."""
@@ -24,14 +37,8 @@ MISH_DIP = (-1.1924312145154952, -0.3088434130172505)
 """Where each function is smallest, and its smallest value rounded down."""
 
 
-def _enclose(value: float) -> Interval:
-    """The correctly rounded constant and its neighbours."""
-    return Interval.of(np.nextafter(value, -np.inf), np.nextafter(value, np.inf))
-
-
-ROOT_HALF = _enclose(0.7071067811865476)  # sqrt(1/2)
-GELU_SCALE = _enclose(1.5957691216057308)  # 2 sqrt(2/pi)
-GELU_CUBIC = _enclose(0.044715)
+GELU_SCALE = enclosed(1.5957691216057308)  # 2 sqrt(2/pi)
+GELU_CUBIC = enclosed(0.044715)
 
 
 def dip(x: Interval, at: Callable[[Interval], Interval], lowest: tuple[float, float]) -> Interval:
@@ -53,47 +60,97 @@ def dip(x: Interval, at: Callable[[Interval], Interval], lowest: tuple[float, fl
     return Interval.of(np.where(inside, bottom, np.maximum(hull.lower, bottom)), hull.upper)
 
 
-class Elu(Rectifier):
+class Elu(Curved, Rectifier):
     """x, or alpha (exp(x) - 1) for negative x."""
 
     op_types = ("Elu",)
 
+    def curve(self, node: NodeView) -> Curve:
+        """Bent as alpha is signed."""
+        alpha = Interval.point(float(node.attr("alpha", 1.0)))
+        return elu_curve(
+            partial(self.image_of, node),
+            lambda x: multiply(alpha, growth(x)),
+            1.0,
+            negate(alpha),
+            Interval.point(1.0),
+            convex=bool(alpha.lower >= 0),
+        )
+
     def negative(self, node: NodeView, x: Interval) -> Interval:
         """Product of alpha and the exponential part."""
-        return multiply(Interval.point(float(node.attr("alpha", 1.0))), _exponential(x))
+        return multiply(Interval.point(float(node.attr("alpha", 1.0))), exponential(x))
 
 
-class Celu(Rectifier):
+class Celu(Curved, Rectifier):
     """x, or alpha (exp(x / alpha) - 1) for negative x, for either sign of alpha."""
 
     op_types = ("Celu",)
 
+    def curve(self, node: NodeView) -> Curve | None:
+        """Convex for positive alpha; for others nothing is claimed."""
+        alpha = Interval.point(float(node.attr("alpha", 1.0)))
+        if alpha.lower <= 0:
+            return None
+        one = Interval.point(1.0)
+        return elu_curve(
+            partial(self.image_of, node),
+            lambda x: growth(divide(x, alpha)),
+            float(alpha.lower),
+            negate(alpha),
+            one,
+            convex=True,
+        )
+
     def negative(self, node: NodeView, x: Interval) -> Interval | None:
         """Product of alpha and the exponential part; alpha = 0 is no function."""
         alpha = Interval.point(float(node.attr("alpha", 1.0)))
-        return multiply(alpha, _exponential(divide(x, alpha))) if alpha.lower != 0 else None
+        return multiply(alpha, exponential(divide(x, alpha))) if alpha.lower != 0 else None
 
 
-class Selu(Unary):
+class Selu(Curved):
     """gamma x, or gamma alpha (exp(x) - 1) for negative x."""
 
     op_types = ("Selu",)
 
+    @staticmethod
+    def _parameters(node: NodeView) -> tuple[Interval, Interval]:
+        alpha = Interval.point(float(node.attr("alpha", single_precision(1.6732632))))
+        return alpha, Interval.point(float(node.attr("gamma", single_precision(1.050701))))
+
+    def curve(self, node: NodeView) -> Curve:
+        """Bent as the product of both is signed."""
+        alpha, gamma = self._parameters(node)
+        scale = multiply(alpha, gamma)
+        return elu_curve(
+            partial(self.image_of, node),
+            lambda x: multiply(scale, growth(x)),
+            1.0,
+            negate(scale),
+            gamma,
+            convex=bool(alpha.lower * np.sign(gamma.lower) >= 0),
+        )
+
     def image(self, node: NodeView, x: Interval) -> Interval:
         """Product of gamma and an Elu."""
-        alpha = Interval.point(float(node.attr("alpha", single_precision(1.6732632))))
-        gamma = Interval.point(float(node.attr("gamma", single_precision(1.050701))))
-        return multiply(gamma, halves(x, multiply(alpha, _exponential(x.clamp(-np.inf, 0.0)))))
+        alpha, gamma = self._parameters(node)
+        return multiply(gamma, halves(x, multiply(alpha, exponential(x.clamp(-np.inf, 0.0)))))
 
 
-def _exponential(x: Interval) -> Interval:
-    return increasing(x, np.expm1, low=-1.0, zero=0.0)
-
-
-class Monotone(Unary):
+class Monotone(Curved):
     """Smooth increasing functions."""
 
     op_types = ("Sigmoid", "Tanh", "Softplus", "Softsign")
+    shapes: ClassVar[dict[str, Callable[[Callable[[Interval], Interval]], Curve]]] = {
+        "Sigmoid": sigmoid_curve,
+        "Tanh": tanh_curve,
+        "Softplus": softplus_curve,
+        "Softsign": softsign_curve,
+    }
+
+    def curve(self, node: NodeView) -> Curve:
+        """S-shaped, but for Softplus."""
+        return self.shapes[node.op](partial(self.image_of, node))
 
     def image(self, node: NodeView, x: Interval) -> Interval:
         """Image of the ends."""
@@ -105,17 +162,6 @@ class Monotone(Unary):
         return increasing(x, kernel, low=-1.0, high=1.0, zero=0.0)
 
 
-def sigmoid(x: Interval) -> Interval:
-    """1 / (1 + exp(-x))."""
-
-    def kernel(values: Array) -> Array:
-        small = np.exp(-np.abs(values))
-        result: Array = np.where(values >= 0, 1.0, small) / (1.0 + small)
-        return result
-
-    return increasing(x, kernel, low=0.0, high=1.0)
-
-
 def _softplus(values: Array) -> Array:
     result: Array = np.maximum(values, 0.0) + np.log1p(np.exp(-np.abs(values)))
     return result
@@ -125,10 +171,14 @@ def _softsign(values: Array) -> Array:
     return np.where(np.isinf(values), np.sign(values), values / (1.0 + np.abs(values)))
 
 
-class HardSwish(Unary):
+class HardSwish(Curved):
     """x times the hard sigmoid with slope 1/6 (exactly, as the operator's text says)."""
 
     op_types = ("HardSwish",)
+
+    def curve(self, node: NodeView) -> Curve:
+        """A parabola between two straight pieces."""
+        return hard_swish_curve(partial(self.image_of, node))
 
     def image(self, node: NodeView, x: Interval) -> Interval:
         """Smallest at -3/2."""
@@ -144,10 +194,15 @@ def _hard_swish(x: Interval) -> Interval:
     return select(x.upper <= -3, Interval.point(0.0), select(x.lower >= 3, x, middle))
 
 
-class Gelu(Unary):
+class Gelu(Curved):
     """x times the normal distribution function, or its approximation by tanh."""
 
     op_types = ("Gelu",)
+
+    def curve(self, node: NodeView) -> Curve | None:
+        """Known for the exact form."""
+        exact = node.attr("approximate", "none") == "none"
+        return gelu_curve(partial(self.image_of, node)) if exact else None
 
     def image(self, node: NodeView, x: Interval) -> Interval | None:
         """One minimum."""
@@ -157,18 +212,8 @@ class Gelu(Unary):
         return dip(x, _tanh_gelu, TANH_GELU_DIP) if approximate == "tanh" else None
 
 
-def _normal_cdf(x: Interval) -> Interval:
-    # erfc squares its argument before it takes the exponential, so its error grows with the square.
-    def error(z: Array) -> Array:
-        result: Array = KERNEL * (1.0 + np.clip(z, -30.0, 0.0) ** 2)
-        return result
-
-    z = multiply(x, ROOT_HALF)
-    return increasing(z, lambda values: 0.5 * erfc(-values), low=0.0, high=1.0, error=error)
-
-
 def _gelu(x: Interval) -> Interval:
-    return multiply(x, _normal_cdf(x))
+    return multiply(x, normal_cdf(x))
 
 
 def _tanh_gelu(x: Interval) -> Interval:
@@ -176,7 +221,7 @@ def _tanh_gelu(x: Interval) -> Interval:
     return multiply(x, sigmoid(multiply(multiply(GELU_SCALE, x), inner)))
 
 
-class Mish(Unary):
+class Mish(Curved):
     """x tanh(softplus(x))."""
 
     op_types = ("Mish",)
@@ -200,11 +245,16 @@ def _mish_gate(values: Array) -> Array:
     return result
 
 
-class Swish(Unary):
+class Swish(Curved):
     """x sigmoid(alpha x)."""
 
     op_types = ("Swish",)
     flat: ClassVar[Interval] = Interval.point(0.5)
+
+    def curve(self, node: NodeView) -> Curve | None:
+        """Known for positive alpha."""
+        alpha = float(node.attr("alpha", 1.0))
+        return swish_curve(partial(self.image_of, node), alpha) if alpha > 0 else None
 
     def image(self, node: NodeView, x: Interval) -> Interval:
         """The function for alpha = 1, scaled along both axes."""

@@ -11,16 +11,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from onnxprune.alignment import Kept
-from onnxprune.bounds import Bounds, interval_bounds
 from onnxprune.domain import Domain
 from onnxprune.facts import Facts
 from onnxprune.graph.files import Source, fingerprint, standard_opset
 from onnxprune.graph.graph import Graph, label
-from onnxprune.graph.groups import ChannelGroups, Units
-from onnxprune.operators import Axis
+from onnxprune.graph.groups import Units
 from onnxprune.removable import Status
-from onnxprune.stability import LayerStates, State, unit_states
-from onnxprune.witness import Observed
+from onnxprune.stability import LayerStates, Proofs, Stage, State, unit_states
 
 if TYPE_CHECKING:
     from onnxprune.graph.cost import Cost
@@ -29,6 +26,8 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 STATES = tuple(state.value for state in State)
+METHODS = ("interval", "linear", "split", "lp", "mip")
+TRUST = ("certified", "solver")
 
 
 @dataclass(frozen=True)
@@ -51,13 +50,12 @@ def build_report(
     domain: Domain,
     costs: Mapping[str, Cost],
     baseline: Facts,
-    seen: Mapping[Axis, Observed],
+    proofs: Proofs,
     final: Reduced,
     align: int,
     outcome: Outcome | None,
     provider: str,
     notes: Sequence[str],
-    seconds: float,
 ) -> Report:
     """Put a report together.
 
@@ -66,23 +64,20 @@ def build_report(
         domain: Where equivalence is promised.
         costs: Under ``before``, ``tidied``, ``after``.
         baseline: Facts of the tidied model, whose units are counted.
-        seen: Values seen in runs of the tidied model.
+        proofs: What was proved of the tidied model.
         final: The result.
         align: Multiple that channel counts were rounded up to.
         outcome: Of the last validation; None if nothing was run.
         provider: Execution provider of the validation.
         notes: Sentences for the user.
-        seconds: Time the proofs took.
     """
-    layers = _layers(baseline, seen, final)
+    layers = _layers(baseline, proofs, final)
     units = {key: sum(layer[key] for layer in layers) for key in ("total", *STATES)}
     units["removed"] = sum(layer["total"] - len(layer["kept"]) for layer in layers)
     units["merged"] = sum(entry.merged for entry in final.entries.values())
     reasons: Counter[str] = Counter()
     for layer in layers:
         reasons.update(layer["kept_because"])
-    proved = units["inactive"] + units["active"] + units["constant"]
-    by_interval = _proved(baseline.graph, baseline.groups, interval_bounds(baseline.graph, domain))
     return Report(
         {
             "schema": SCHEMA,
@@ -102,9 +97,9 @@ def build_report(
             "deviation": final.deviation,
             "align": max(align, 1),
             "proof": {
-                "by_method": {"interval": by_interval, "linear": proved - by_interval, "split": 0, "lp": 0, "mip": 0},
-                "trust": {"certified": proved, "solver": 0},
-                "seconds": round(seconds, 4),
+                "by_method": {method: sum(layer["by_method"][method] for layer in layers) for method in METHODS},
+                "trust": {kind: sum(layer["trust"][kind] for layer in layers) for kind in TRUST},
+                "seconds": round(proofs.seconds, 4),
             },
             "validation": {
                 "samples": outcome.samples if outcome else 0,
@@ -115,11 +110,6 @@ def build_report(
             "notes": list(notes),
         }
     )
-
-
-def _proved(graph: Graph, groups: ChannelGroups, bounds: Bounds) -> int:
-    open_states = (State.UNSTABLE, State.UNDECIDED)
-    return sum(state not in open_states for layer in unit_states(graph, groups, bounds) for state in layer.states)
 
 
 def _pass(entry: PassEntry) -> dict[str, Any]:
@@ -144,13 +134,29 @@ def _needed(entry: PassEntry) -> str:
     return "ON_DOMAIN" if entry.needed_domain else "ALWAYS"
 
 
-def _layers(baseline: Facts, seen: Mapping[Axis, Observed], final: Reduced) -> list[dict[str, Any]]:
-    found = unit_states(baseline.graph, baseline.groups, baseline.bounds, seen)
+def _layers(baseline: Facts, proofs: Proofs, final: Reduced) -> list[dict[str, Any]]:
+    stages = [unit_states(baseline.graph, baseline.groups, s.bounds, proofs.switching) for s in proofs.stages]
     graph = Graph(final.model)
-    after = Facts(graph, baseline.domain)
+    after = Facts(graph, baseline.domain, known=final.known)
     remaining = {label(units.node): units for units in after.groups.units}
     states_after = {s.name: s for s in unit_states(graph, after.groups, after.bounds)}
-    return [_layer(states, final.kept, remaining.get(states.name), states_after, after) for states in found]
+    found = []
+    for number, states in enumerate(stages[-1]):
+        layer = _layer(states, final.kept, remaining.get(states.name), states_after, after)
+        found.append(layer | _provenance([stage[number] for stage in stages], proofs.stages))
+    return found
+
+
+def _provenance(history: Sequence[LayerStates], stages: Sequence[Stage]) -> dict[str, Any]:
+    """By which method, and on whose word, the units of a layer were proved stable or constant."""
+    by_method, trust = dict.fromkeys(METHODS, 0), dict.fromkeys(TRUST, 0)
+    before = 0
+    for states, stage in zip(history, stages, strict=True):
+        proved = sum(state not in (State.UNSTABLE, State.UNDECIDED) for state in states.states)
+        by_method[stage.method] += proved - before
+        trust[stage.trust] += proved - before
+        before = proved
+    return {"by_method": by_method, "trust": trust}
 
 
 def _layer(

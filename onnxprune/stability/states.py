@@ -15,7 +15,6 @@ from onnxprune.graph.graph import Graph, label
 from onnxprune.graph.groups import ChannelGroups, Units
 from onnxprune.operators import Axis, activation, op_of, operator_for, smooth_activation
 from onnxprune.operators.elementwise import Elementwise
-from onnxprune.witness import Observed
 
 ACTIVATIONS = frozenset(
     op for family in (activation, smooth_activation) for cls in family.OPERATORS for op in cls.op_types
@@ -49,40 +48,30 @@ class LayerStates:
         return sum(s is state for s in self.states)
 
 
-def watched(graph: Graph, groups: ChannelGroups) -> list[Axis]:
-    """The pre-activations of piecewise-linear activations: tensors and their axes of units."""
-    found = []
-    for units in groups.units:
-        node = _activation(graph, units.node)
-        if node is not None and _identity_range(graph, node) is not None:
-            found.append((str(node.inputs[0].name), units.axis[1]))
-    return found
-
-
 def unit_states(
-    graph: Graph, groups: ChannelGroups, bounds: Bounds, seen: Mapping[Axis, Observed] | None = None
+    graph: Graph, groups: ChannelGroups, bounds: Bounds, switching: Mapping[Axis, NDArray[np.bool_]] | None = None
 ) -> list[LayerStates]:
     """States of all units, layer by layer.
 
     A unit is inactive when its activation always returns 0, constant when it always returns the same other
     value, active when its activation is the identity on the whole range of its pre-activation. Units with
     activations that are not piecewise linear are constant or unstable; a layer without an activation is
-    affine, its units are active or constant. What was seen in runs makes open units unstable.
+    affine, its units are active or constant.
 
     Args:
         graph: The graph.
         groups: Its channel groups.
         bounds: Bounds on its tensors.
-        seen: Values seen per pre-activation, see :func:`watched`.
+        switching: Per pre-activation, units that runs have shown to be unstable.
     """
-    return [_states(graph, units, bounds, seen or {}) for units in groups.units if not _is_inner(graph, units)]
+    return [_states(graph, units, bounds, switching or {}) for units in groups.units if not _is_inner(graph, units)]
 
 
 def _is_inner(graph: Graph, units: Units) -> bool:
     return bool(op_of(units.node) == "BatchNormalization")
 
 
-def _states(graph: Graph, units: Units, bounds: Bounds, seen: Mapping[Axis, Observed]) -> LayerStates:
+def _states(graph: Graph, units: Units, bounds: Bounds, switching: Mapping[Axis, NDArray[np.bool_]]) -> LayerStates:
     size = len(units.components)
     name, axis = units.axis
     activation = _activation(graph, units.node)
@@ -91,6 +80,7 @@ def _states(graph: Graph, units: Units, bounds: Bounds, seen: Mapping[Axis, Obse
     low, high = bounds.channel(after, axis, size)
     pre_low, pre_high = bounds.channel(before, axis, size)
     straight = (-np.inf, np.inf) if activation is None else _identity_range(graph, activation)
+    shown = switching.get((before, axis), np.zeros(size, dtype=bool))
     states, margins = [], np.full(size, np.nan)
     for i in range(size):
         if low[i] == high[i]:
@@ -99,21 +89,12 @@ def _states(graph: Graph, units: Units, bounds: Bounds, seen: Mapping[Axis, Obse
         elif straight is not None and pre_low[i] >= straight[0] and pre_high[i] <= straight[1]:
             states.append(State.ACTIVE)
             margins[i] = min(pre_low[i] - straight[0], straight[1] - pre_high[i])
-        elif straight is None or _switches(seen.get((before, axis)), i, straight):
+        elif straight is None or shown[i]:
             states.append(State.UNSTABLE)
         else:
             states.append(State.UNDECIDED)
     kind = "" if activation is None else op_of(activation)
     return LayerStates(label(units.node), op_of(units.node), kind, tuple(states), margins)
-
-
-def _switches(seen: Observed | None, unit: int, straight: tuple[float, float]) -> bool:
-    """Whether a unit was seen both where its activation is the identity and where it is not."""
-    if seen is None or unit >= len(seen.low):
-        return False
-    inside = seen.high[unit] > straight[0] + seen.noise and seen.low[unit] < straight[1] - seen.noise
-    outside = seen.low[unit] < straight[0] - seen.noise or seen.high[unit] > straight[1] + seen.noise
-    return bool(inside and outside)
 
 
 def _activation(graph: Graph, node: gs.Node) -> gs.Node | None:
