@@ -34,7 +34,7 @@ class Options:
     custom_ops: Sequence[str] = ()
     data: Mapping[str, NDArray[Any]] | None = None
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    budget: float = 60.0
+    budget: float = 30.0
     method: Literal["cascade", "leo", "single"] = "cascade"
     trust: Literal["certified", "solver"] = "solver"
     solver: str = "highs"

@@ -108,7 +108,7 @@ class Refiner:
         if box is None or self.effort.stopped():
             return None
         low, high = (end.copy() for end in box)
-        crossing = (low < 0) & (high > 0)
+        crossing = self._bends(tensor, low, high)
         if self.effort.wanted is not None:
             chosen = np.zeros(len(low), dtype=bool)
             chosen[self.effort.wanted.get(tensor.name, [])] = True
@@ -122,7 +122,7 @@ class Refiner:
             part = open_units[start : start + size]
             if self.effort.stopped():
                 break
-            least, most = self._ends(tensor.name, part, len(low))
+            least, most = self._ends(tensor, part, len(low))
             low[part] = np.maximum(low[part], least)
             high[part] = np.minimum(high[part], most)
         self._boxes[tensor.name] = (low[None], high[None])
@@ -140,23 +140,31 @@ class Refiner:
                 return chosen
         return np.zeros(0, dtype=np.int64)
 
-    def _ends(self, tensor: str, units: NDArray[np.int64], width: int) -> tuple[Array, Array]:
+    def _ends(self, tensor: gs.Tensor, units: NDArray[np.int64], width: int) -> tuple[Array, Array]:
         """Bounds on some entries of a tensor."""
         count = len(units)
         rows = np.zeros((2 * count, width))
         rows[np.arange(count), units] = 1.0
         rows[count + np.arange(count), units] = -1.0
-        best = self._lower(tensor, rows, first=True)
-        again = _crossing(best)
+        best = self._lower(tensor.name, rows, first=True)
+        again = self._still(tensor, units, best)
         if len(again):
-            best[again] = np.maximum(best[again], self._lower(tensor, rows[again], first=False))
-        again = _crossing(best)
+            best[again] = np.maximum(best[again], self._lower(tensor.name, rows[again], first=False))
+        again = self._still(tensor, units, best)
         if self.effort.steps and len(again):
             better = optimise(
-                self.net, tensor, rows[again], self._boxes, self._relaxations, self.effort.steps, self.corners
+                self.net, tensor.name, rows[again], self._boxes, self._relaxations, self.effort.steps, self.corners
             )
             best[again] = np.maximum(best[again], better)
         return best[:count], -best[count:]
+
+    def _still(self, tensor: gs.Tensor, units: NDArray[np.int64], best: Array) -> NDArray[np.int64]:
+        """Rows of entries over whose new bounds an activation still bends."""
+        low, high = (end[0].copy() for end in self._boxes[tensor.name])
+        below, above = np.split(best, 2)
+        low[units], high[units] = np.maximum(low[units], below), np.minimum(high[units], -above)
+        bends = self._bends(tensor, low, high)[units]
+        return np.flatnonzero(np.tile(bends, 2))
 
     def _lower(self, tensor: str, rows: Array, *, first: bool) -> Array:
         """Lower bounds of ``rows @ tensor``, one per row."""
@@ -186,15 +194,26 @@ class Refiner:
             self._depths[tensor.name] = depth + mixing
         self._cost += self.net.work(node) + TOUCH * (self.net.size(node.outputs[0].name) or 0)
 
+    def _bends(self, tensor: gs.Tensor, low: Array, high: Array) -> NDArray[np.bool_]:
+        """Entries over whose bounds an activation behind the tensor is not straight."""
+        bends = np.zeros(len(low), dtype=bool)
+        shape = self.net.shape(tensor.name) or ()
+        for reader in tensor.outputs:
+            operator = self.net.operator(reader)
+            if operator is None or not has(operator, "relax"):
+                continue
+            pieces = operator.pieces(self.net.view(reader))
+            if pieces is None:
+                bends |= low < high
+                continue
+            for knot in pieces.knots:
+                at = np.broadcast_to(knot, shape).reshape(-1)
+                bends |= (low < at) & (high > at)
+        return bends
+
     def _switches(self, tensor: gs.Tensor) -> bool:
         """Whether an operator behind a tensor depends on more than its sign or size."""
         return any(has(self.net.operator(reader), "relax") for reader in tensor.outputs)
-
-
-def _crossing(best: Array) -> NDArray[np.int64]:
-    """Rows of entries that neither of their two rows decides."""
-    below, above = np.split(best, 2)
-    return np.flatnonzero(np.tile((below < 0) & (above < 0), 2))
 
 
 def has(operator: Operator | None, ability: str) -> bool:

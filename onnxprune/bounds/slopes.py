@@ -21,51 +21,70 @@ RATE = 0.4
 DECAY = 0.9
 
 
+Side = tuple[str, bool]
+"""An activation's input, and whether its upper lines are meant."""
+
+
 @dataclass
 class _Blends:
-    """Blends of the lower lines per activation input, shape (rows, entries), and what the last walk chose."""
+    """Blends of the lines per side of an activation, shape (rows, entries), and what the last walk chose."""
 
     rows: int
-    blend: dict[str, Array] = field(default_factory=dict)
+    blend: dict[Side, Array] = field(default_factory=dict)
     chosen: dict[str, tuple[Line, Array, Relaxation]] = field(default_factory=dict)
-    """By activation input: the line of every row and entry, the positive coefficients, the lines to choose from."""
+    """By activation input: the line of every row and entry, the coefficients, the lines to choose from."""
 
     def __call__(self, source: str, relaxation: Relaxation, coefficients: Array) -> tuple[Line, Line]:
-        first, second, above = relaxation.lower[0], relaxation.lower[-1], relaxation.upper[0]
-        share = self.blend.setdefault(source, np.zeros((self.rows, first.slope.shape[1])))
+        below = self._blended((source, False), relaxation.lower)
+        above = self._blended((source, True), relaxation.upper)
+        positive = coefficients[0] > 0
+        line = Line(np.where(positive, below.slope, above.slope), np.where(positive, below.offset, above.offset))
+        self.chosen[source] = (line, coefficients[0], relaxation)
+        return tuple(Line(_stacked(line.slope), _stacked(line.offset)) for line in (below, above))  # type: ignore[return-value]
+
+    def _blended(self, side: Side, lines: tuple[Line, ...]) -> Line:
+        """One line per row and entry, rounded outward."""
+        first, second = lines[0], lines[-1]
+        if len(lines) == 1:
+            return first
+        share = self.blend.setdefault(side, np.zeros((self.rows, first.slope.shape[1])))
         share = np.where(first.slope * second.slope < 0, 0.0, share)  # opposite signs would cancel inexactly
         with np.errstate(invalid="ignore"):
             slope = np.where(first.slope == second.slope, first.slope, _mix(share, first.slope, second.slope))
             offset = np.where(first.offset == second.offset, first.offset, _mix(share, first.offset, second.offset))
-            offset = _outward(offset, np.maximum(np.abs(first.offset), np.abs(second.offset)))
-        positive = coefficients[0] > 0
-        line = Line(np.where(positive, slope, above.slope), np.where(positive, offset, above.offset))
-        self.chosen[source] = (line, np.maximum(coefficients[0], 0.0), relaxation)
-        return Line(slope[None], offset[None]), above
+            size = np.maximum(np.abs(first.offset), np.abs(second.offset))
+        return Line(slope, _outward(offset, size, np.inf if side[1] else -np.inf))
 
-    def ascend(self, values: dict[str, Array], momentum: dict[str, Array], rate: float) -> None:
+    def ascend(self, values: dict[str, Array], momentum: dict[Side, Array], rate: float) -> None:
         """One step up the slope of every row's bound."""
-        for source, (_, positive, relaxation) in self.chosen.items():
-            if source not in values or len(relaxation.lower) < 2:
-                continue
-            first, second = relaxation.lower[0], relaxation.lower[-1]
-            with np.errstate(invalid="ignore"):
-                gap = (second.slope - first.slope) * values[source] + (second.offset - first.offset)
-                slope = np.nan_to_num(positive * gap, posinf=0.0, neginf=0.0)
-            scale = np.abs(slope).max(axis=1, keepdims=True)
-            step = slope / np.where(scale > 0, scale, 1.0)
-            momentum[source] = 0.7 * momentum.get(source, np.zeros_like(step)) + step
-            direction = momentum[source] / (np.abs(momentum[source]) + 1e-3)
-            self.blend[source] = np.clip(self.blend[source] + rate * direction, 0.0, 1.0)
+        for source, (_, coefficients, relaxation) in self.chosen.items():
+            for upper, lines in ((False, relaxation.lower), (True, relaxation.upper)):
+                if source not in values or len(lines) < 2:
+                    continue
+                part = np.minimum(coefficients, 0.0) if upper else np.maximum(coefficients, 0.0)
+                with np.errstate(invalid="ignore"):
+                    gap = (lines[-1].slope - lines[0].slope) * values[source] + (lines[-1].offset - lines[0].offset)
+                    slope = np.nan_to_num(part * gap, posinf=0.0, neginf=0.0)
+                scale = np.abs(slope).max(axis=1, keepdims=True)
+                step = slope / np.where(scale > 0, scale, 1.0)
+                side = (source, upper)
+                momentum[side] = 0.7 * momentum.get(side, np.zeros_like(step)) + step
+                direction = momentum[side] / (np.abs(momentum[side]) + 1e-3)
+                self.blend[side] = np.clip(self.blend[side] + rate * direction, 0.0, 1.0)
+
+
+def _stacked(values: Array) -> Array:
+    """As (boxes, rows or entries ...) for one box."""
+    return values if len(values) == 1 else values[None]
 
 
 def _mix(share: Array, first: Array, second: Array) -> Array:
     return np.asarray((1 - share) * first + share * second, dtype=np.float64)
 
 
-def _outward(offset: Array, size: Array) -> Array:
-    """A blend of offsets, rounded down by more than the blending errs."""
-    return np.where(size == 0, 0.0, np.nextafter(offset - 1e-15 * size, -np.inf))
+def _outward(offset: Array, size: Array, toward: float) -> Array:
+    """A blend of offsets, rounded by more than the blending errs."""
+    return np.where(size == 0, 0.0, np.nextafter(offset + np.copysign(1e-15, toward) * size, toward))
 
 
 def optimise(
@@ -92,7 +111,7 @@ def optimise(
         Shape (rows,); rigorous for every row.
     """
     best = np.full(len(rows), -np.inf)
-    momentum: dict[str, Array] = {}
+    momentum: dict[Side, Array] = {}
     blends = _Blends(len(rows))
     for step in range(steps):
         walk = Backward.start(net, tensor, rows, boxes, blends, relaxations)
@@ -112,8 +131,10 @@ def _forward(net: StaticGraph, tensor: str, ends: dict[str, Array], blends: _Ble
     values = {name: np.where(np.isfinite(v), v, 0.0) for name, v in ends.items()}
     for node in net.graph.nodes:
         source, names = node.inputs[0].name if node.inputs else "", [t.name for t in node.outputs]
-        if tensor in values or all(name in values for name in names):
+        if tensor in values:
             break
+        if all(name in values for name in names):
+            continue
         if source in blends.chosen and source in values:
             line, _, _ = blends.chosen[source]
             values[names[0]] = line.slope * values[source] + line.offset

@@ -118,7 +118,7 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--threads", type=count, default=0, metavar="N", help="threads for latency measurements")
     group.add_argument("--custom-ops", action="append", default=[], metavar="LIB", help="library with custom operators")
     proof = parser.add_argument_group("proof (with a domain)")
-    proof.add_argument("--budget", type=tolerance, default=60.0, metavar="S", help="seconds of search (default 60)")
+    proof.add_argument("--budget", type=tolerance, default=30.0, metavar="S", help="seconds of search (default 30)")
     choice(proof, "--method", ("cascade", "leo", "single"), "how units are proved stable")
     choice(proof, "--trust", ("solver", "certified"), "whether a MIP solver's word counts")
     choice(proof, "--solver", ("highs", "cbc", "gurobi"), "for linear and integer programmes")
@@ -212,8 +212,10 @@ def progress(quiet: bool, verbose: bool) -> Iterator[Progress]:
     from rich.console import Console  # noqa: PLC0415 # only where something is shown
     from rich.progress import Progress as Bar  # noqa: PLC0415
     from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn  # noqa: PLC0415
+    from rich.table import Column  # noqa: PLC0415
 
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    step = TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis"))
+    columns = (SpinnerColumn(), TimeElapsedColumn(), step)
     with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("reading the model", total=None)
         yield lambda text: bar.update(task, description=text)

@@ -50,7 +50,7 @@ def run(options: argparse.Namespace) -> int:
     with written_report(result.report.to_json(), options.report):
         if not options.quiet:
             file = sys.stderr if options.report == "-" else sys.stdout
-            print_layers(result.report.content, file=file)
+            print_layers(result.report.content, budget=options.budget, file=file)
             print_operators(source.model, file=file)
             print("optimize may keep some of these to round channel counts up; --goal size takes them all", file=file)
     return 0

@@ -82,6 +82,7 @@ def run(options: argparse.Namespace) -> int:
             modified=result.modified,
             relative=result.outcome.max_relative_error,
             written=written,
+            budget=options.budget,
             layers=options.verbose,
             file=sys.stderr if options.report == "-" else sys.stdout,
         )

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import IO, Any
 
 import onnx
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 from onnxprune.operators import operator_for
 
 WIDTH = 100
+STATES = ("inactive", "active", "constant", "unstable", "undecided")
+COLUMNS = ("units", *STATES, "go")
+SPENT = 0.95
+"""Share of the budget from which on it counts as spent."""
 
 
 def console(file: IO[str] | None = None) -> Console:
@@ -25,7 +31,14 @@ def console(file: IO[str] | None = None) -> Console:
 
 
 def print_summary(
-    report: Mapping[str, Any], *, modified: bool, relative: float, written: str | None, layers: bool, file: IO[str]
+    report: Mapping[str, Any],
+    *,
+    modified: bool,
+    relative: float,
+    written: str | None,
+    budget: float,
+    layers: bool,
+    file: IO[str],
 ) -> None:
     """What went, what it brought, how it was checked.
 
@@ -34,6 +47,7 @@ def print_summary(
         modified: Whether the result differs from the original file.
         relative: Largest measured error as a share of the output range.
         written: Where the result was written, if it was.
+        budget: Seconds of search that were granted.
         layers: Print the table of layers, too.
         file: Where to print.
     """
@@ -50,10 +64,11 @@ def print_summary(
         elif entry["modified"]:
             out.print(f"  {entry['name']:<22}{_did(entry)} [{entry['exactness']}]", markup=False)
     if layers:
-        print_layers(report, file=file)
+        _print_table(out, report["layers"], whole=not file.isatty())
     if report["kept_because"]:
         reason, count = next(iter(report["kept_because"].items()))
         out.print(f"most of the rest stays because: {reason} ({count} units)", markup=False)
+    _print_proofs(out, report, budget)
     for note in report["notes"]:
         out.print(f"note: {note}", markup=False)
     if not modified:
@@ -100,38 +115,92 @@ def _costs(report: Mapping[str, Any]) -> Table:
     return table
 
 
-def print_layers(report: Mapping[str, Any], *, file: IO[str]) -> None:
-    """One line per layer: how many units, what is proved, what goes, and why the rest stays."""
+def print_layers(report: Mapping[str, Any], *, budget: float, file: IO[str]) -> None:
+    """Per layer how many units are in which state, what proved it, what goes, and why the rest stays.
+
+    Args:
+        report: The report's content.
+        budget: Seconds of search that were granted.
+        file: Where to print.
+    """
     out = console(file)
-    whole = not file.isatty()
-    table = Table(box=None, pad_edge=False)
-    table.add_column("layer", overflow="fold", max_width=28, no_wrap=not whole)
-    for name in ("units", "zero", "const", "active", "open", "go"):
-        table.add_column(name, justify="right")
-    table.add_column("the rest stays because", overflow="fold")
-    for layer in report["layers"]:
-        reasons = "; ".join(f"{reason} ({count})" for reason, count in layer["kept_because"].items())
-        open_units = layer["unstable"] + layer["undecided"]
-        counts = (layer["total"], layer["inactive"], layer["constant"], layer["active"], open_units)
-        gone = layer["total"] - len(layer["kept"])
-        table.add_row(
-            Text(layer["name"] if whole else _elided(layer["name"])),
-            *(str(n) for n in counts),
-            str(gone),
-            Text(reasons),
-        )
-    out.print(table)
+    _print_table(out, report["layers"], whole=not file.isatty())
     units = report["units"]
     out.print(f"{units['removed']} of {units['total']} units can go")
+    _print_proofs(out, report, budget)
     if report["kept_because"]:
         out.print("why units stay, most frequent first:")
     for reason, count in report["kept_because"].items():
         out.print(f"  {count:>7}  {reason}", markup=False)
 
 
-def _elided(name: str, width: int = 28) -> str:
+def _print_table(out: Console, layers: Sequence[Mapping[str, Any]], *, whole: bool) -> None:
+    """A line of counts per layer, and below it where they come from; names are cut short unless ``whole``."""
+    room = out.width - sum(len(name) + 2 for name in COLUMNS)
+    names = min(room, max([len("layer"), *(cell_len(_one_line(layer["name"])) for layer in layers)]))
+    _print_line(out, set_cell_size("layer", names) + "".join(f"  {name}" for name in COLUMNS))
+    for layer in layers:
+        name = _one_line(layer["name"])
+        if cell_len(name) > names:
+            if whole:
+                _print_line(out, name)
+            name = "" if whole else _elided(name, names)
+        counts = (layer["total"], *(layer[state] for state in STATES), layer["total"] - len(layer["kept"]))
+        cells = [f"{count or '-':>{len(column) + 2}}" for count, column in zip(counts, COLUMNS, strict=True)]
+        _print_line(out, set_cell_size(name, names) + "".join(cells))
+        if layer["activation"] or layer["inactive"] or layer["constant"]:  # what has none is active as it stands
+            _print_detail(out, "proved by ", _proved_by(layer))
+        reasons = (f"{reason} ({count})" for reason, count in layer["kept_because"].items())
+        _print_detail(out, "the rest stays because: ", "; ".join(reasons))
+
+
+def _proved_by(entry: Mapping[str, Any]) -> str:
+    """Methods with the number of units that each of them proved, for a layer or a whole report's proof."""
+    parts = [f"{method} {count}" for method, count in entry["by_method"].items() if count]
+    words = entry["trust"]["solver"]
+    return ", ".join(parts) + (f" ({words} on the solver's word)" if words else "")
+
+
+def _print_proofs(out: Console, report: Mapping[str, Any], budget: float) -> None:
+    """What rests on a solver's word, what is not decided, and what to do about either."""
+    words, undecided = report["proof"]["trust"]["solver"], report["units"]["undecided"]
+    if words:
+        out.print(f"{_units(words)} proved on the solver's word; --trust certified does without", markup=False)
+    if not undecided:
+        return
+    advice = ""
+    if report["domain"]["kind"] == "everything":
+        advice = " on all inputs; a --domain such as 0:1 may decide them"
+    elif report["proof"]["seconds"] >= SPENT * budget:
+        advice = f" after {report['proof']['seconds']:.3g} s of search; a larger --budget may decide them"
+    out.print(f"{_units(undecided)} undecided{advice}", markup=False)
+
+
+def _units(count: int) -> str:
+    return "1 unit is" if count == 1 else f"{count} units are"
+
+
+def _print_line(out: Console, text: str) -> None:
+    out.print(Text(text, overflow="fold"))
+
+
+def _print_detail(out: Console, title: str, text: str) -> None:
+    """A line below a layer, wrapped at blanks, if there is anything to say."""
+    if text:
+        out.print(Padding(Text(title + text, overflow="fold"), (0, 0, 0, 2)))
+
+
+def _one_line(name: str) -> str:
+    return " ".join(name.splitlines())
+
+
+def _elided(name: str, width: int) -> str:
     """A long name with its middle left out."""
-    return name if len(name) <= width else f"{name[: width // 2 - 1]}…{name[-(width // 2) :]}"
+    half = (width - 1) // 2
+    end = name
+    while cell_len(end) > width - 1 - half:
+        end = end[1:]
+    return f"{set_cell_size(name, half)}…{end}"
 
 
 def print_operators(model: onnx.ModelProto, *, file: IO[str]) -> None:

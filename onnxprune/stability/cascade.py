@@ -43,7 +43,7 @@ MOST = 512
 """Corners of linear bounds that are run exactly."""
 MANY, CLIMBERS = 48, 256
 """Starts for each question that stays open, and for all of them together."""
-WORK = 5e8
+WORK = 1e9
 """Operations of linear bounds per second of the budget."""
 CLIMB = 4e11
 """Multiply-adds an ascent may take."""

@@ -21,6 +21,9 @@ from onnxprune.witness.evaluator import Values
 SIDES = (1, -1)
 """1 asks whether an entry never exceeds its knot, -1 whether it never falls below it."""
 
+MANY = 8
+"""Layers up to which a summary names each."""
+
 
 @dataclass(frozen=True)
 class Question:
@@ -232,12 +235,13 @@ class Ledger:
         return found
 
     def summary(self) -> str:
-        """Decided and open units per layer, front to back."""
-        parts = []
-        for place in self.places:
-            total, still = len(place.refuted[1]), place.open_units()
-            parts.append(f"{total - still}/{total}")
-        return " ".join(parts)
+        """How many units are decided, of how many: per layer, front to back, or in all where layers are many."""
+        totals = [len(place.refuted[1]) for place in self.places]
+        decided = [total - place.open_units() for total, place in zip(totals, self.places, strict=True)]
+        if len(totals) > MANY:
+            finished = sum(done == total for done, total in zip(decided, totals, strict=True))
+            return f"{sum(decided)}/{sum(totals)} in {len(totals)} layers, {finished} of them whole,"
+        return " ".join(f"{done}/{total}" for done, total in zip(decided, totals, strict=True))
 
 
 def _broadcasts(values: Array, shape: tuple[int, ...]) -> bool:

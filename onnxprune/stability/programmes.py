@@ -32,6 +32,8 @@ TREE = 4.0
 FIRST = 2.0
 """Seconds for the first attempt at an exact programme; each round has four times as many."""
 NO_POINTS = np.zeros((0, 0))
+BUILD = 1e-5
+"""Seconds per coefficient that handing a programme to a solver takes, about."""
 UNITS = 30_000
 """Entries of pre-activations up to which programmes are built at all."""
 
@@ -198,6 +200,10 @@ class Programmes:
             unrolled.network.rows,
             unrolled.network.limits,
         )
+        entries = sum(int(np.diff(b.weights.indptr)[b.high > 0].sum()) for b in needed.blocks)
+        if entries * BUILD > self.plan.budget / 4:
+            self.reach = index
+            return None
         check = self.plan.solver_check and kind == "exact"
         parts = [end.tobytes() for b in needed.blocks for end in (b.low, b.high)]
         token = hashlib.sha256(

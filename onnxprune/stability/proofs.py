@@ -37,7 +37,7 @@ class Plan:
     """
 
     method: Method = "cascade"
-    budget: float = 60.0
+    budget: float = 30.0
     trust: Literal["certified", "solver"] = "solver"
     solver: str = "highs"
     solver_check: bool = False

@@ -110,7 +110,7 @@ def test_components_of_flattened_channels(body: str, axes: dict[str, int], expec
         ('m = Pad <mode = "reflect"> (c, deep)', 6, "Pad: padded"),
         ("m = Softmax <axis = 1> (c)", 4, "Softmax: normalised over"),
         ("m = LRN <size = 3> (c)", 4, "LRN: normalised over"),
-        ("m = CumSum (c, place)", 4, "CumSum is opaque"),
+        ("m = CumSum (c, place)", 4, "CumSum: summed up along it"),
         ("m = Mul (c, z4)", 4, "graph input"),
         ("m = Add (c, z1)", 4, ""),
         ("r = ReduceMean <axes = [1]> (c) m = Add (c, r)", 4, "ReduceMean: reduced over"),
