@@ -172,7 +172,7 @@ class _Job:
         """Values of pre-activations in runs on the samples and on guided corners."""
         if not axes or self.options.stopped():
             return {}
-        batches = list(self.validator.feeds)
+        batches = [feeds for feeds in self.validator.feeds if self.domain.contains(feeds)]
         if len(self.specs) == 1 and self.specs[0].name in corners:
             spec = self.specs[0]
             batches += corner_feeds(corners[spec.name], spec, self.domain, self.validator.shapes[spec.name])

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from onnxprune.bounds.static import StaticGraph, grain
-from onnxprune.operators.interval import Array, exact_sum, gamma, up
+from onnxprune.operators.interval import LARGEST, Array, down, exact_sum, gamma, up
 from onnxprune.operators.relaxation import Choices, Line, Relaxation
 from onnxprune.operators.tape import NumpyTape
 
@@ -105,7 +105,8 @@ class Backward:
         """Replace what is open by its bounds; lower bounds of all rows, shape (boxes, rows)."""
         for name in list(self.open):
             self.close(name)
-        return self.total - self.error
+        bound, plain = exact_sum(self.total, -self.error)
+        return np.where(plain, bound, down(bound))
 
     def _open_tensors(self) -> list[gs.Tensor]:
         by_name = {t.name: t for node in self.net.graph.nodes for t in node.outputs if t.name in self.open}
@@ -116,6 +117,8 @@ class Backward:
         operator = self.net.operator(node)
         if operator is None or any(isinstance(value, gs.Graph) for value in node.attrs.values()):
             return False
+        if not self.net.apart(node):
+            return False  # lines and choices hold within a sample
         return self._affine(node) or self._activation(node) or self._choice(node)
 
     def close(self, name: str) -> None:
@@ -255,13 +258,14 @@ class Backward:
             size = _products(np.abs(hulled), np.abs(limit))
         del self.open[name]
         self._add(value, size, coefficients.shape[-1])
-        total = _scattered(good + np.where(alone[:, None, :], bad, 0.0), picked, low.shape[1])
+        carried = good + np.where(alone[:, None, :], bad, 0.0)
+        total, sums = (_scattered(rows, picked, low.shape[1]) for rows in (carried, np.abs(carried)))
         start = 0
         for tensor, box in zip(variable, known, strict=True):
             width = 0 if box is None else box[0].shape[1]
-            part = total[:, :, start : start + width]
-            self._sum_error(tensor, part, choices.indices.shape[1])
-            self._pass(tensor, part, 0.0)
+            own = slice(start, start + width)
+            self._sum_error(tensor, sums[:, :, own], coefficients.shape[-1])
+            self._pass(tensor, total[:, :, own], 0.0)
             start += width
         return True
 
@@ -342,7 +346,7 @@ def _best(choices: Choices, low: Array, high: Array) -> tuple[NDArray[np.int64],
     """Per output of a maximum: the entry with the largest lower end, the largest upper end, and whether it wins."""
     index = choices.indices
     missing = index < 0
-    lows = np.where(missing, -np.inf, low[:, index])
+    lows = np.where(missing, -np.inf, np.maximum(low[:, index], -LARGEST))  # what is missing is never picked
     highs = np.where(missing, -np.inf, high[:, index])
     place = lows.argmax(axis=-1)
     picked = np.take_along_axis(np.broadcast_to(index, lows.shape), place[..., None], axis=-1)[..., 0]

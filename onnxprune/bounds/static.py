@@ -187,7 +187,7 @@ class StaticGraph:
         """A power of two that all entries of an affine node's matrix are multiples of (0: unknown), and the largest."""
         if id(node) not in self._grains:
             layer = linear_layer(self.view(node))
-            plain = layer is not None and float(node.attrs.get("alpha", 1.0)) == 1.0
+            plain = all(float(node.attrs.get(name, 1.0)) == 1.0 for name in ("alpha", "beta"))
             found = (0.0, 0.0)
             if layer is not None and plain:
                 found = (grain(layer.weights), float(np.abs(layer.weights).max()))

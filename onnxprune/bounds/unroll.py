@@ -136,7 +136,8 @@ class _Maker:
         for number, (knot, bend) in enumerate(zip(pieces.knots, pieces.bends, strict=True)):
             at, weight = (np.broadcast_to(v, shape).reshape(-1) for v in (knot, bend))
             block = self._block(source, number, row, at)
-            total = self._with_columns(total, block, weight)
+            exact = (weight == 1) & (slope == 0) if number == 0 else np.zeros(len(weight), dtype=bool)
+            total = self._with_columns(total, block, weight, exact)
         self.known[node.outputs[0].name] = total
 
     def affine(self, name: str) -> _Affine | None:
@@ -166,9 +167,11 @@ class _Maker:
             return None
         shift, slack = walk.total[0], walk.error[0]
         matrix = sparse.csr_array((len(units), self.columns))
+        sizes = np.zeros(len(units))
         for source, coefficients in walk.open.items():
             part, rows = self.known[source], sparse.csr_array(coefficients[0])
-            matrix = _widened(matrix, self.columns) + _widened(sparse.csr_array(rows @ part.matrix), self.columns)
+            added = _widened(sparse.csr_array(rows @ part.matrix), self.columns)
+            matrix, sizes = matrix + added, sizes + abs(added) @ self.size
             moved = rows @ part.shift
             spread = abs(rows) @ (abs(part.matrix) @ self.size[: part.matrix.shape[1]] + np.abs(part.shift))
             exact = not part.shift.any() and not part.slack.any() and _selects(part.matrix)
@@ -176,7 +179,7 @@ class _Maker:
             shift = shift + moved
             slack = slack if exact else up(slack + up(np.asarray(error)) + gamma(1) * (np.abs(shift) + np.abs(moved)))
         if len(walk.open) > 1:
-            slack = up(slack + gamma(len(walk.open)) * (abs(matrix) @ self.size))
+            slack = up(slack + gamma(len(walk.open)) * sizes)
         return _Affine(matrix, np.asarray(shift), np.asarray(slack))
 
     def _block(self, source: str, number: int, row: _Affine, knot: Array) -> int:
@@ -184,6 +187,8 @@ class _Maker:
         low, high = self._flat(source) or (np.full(len(knot), -np.inf), np.full(len(knot), np.inf))
         shifted = add(Interval.of(low, high), negate(Interval.point(knot)))
         name = source if number == 0 else f"{source}#{number}"
+        same = sum(where is not None and where.tensor == source for where in self.places)
+        name = name if same == number else f"{source}#{same}"
         plain = not knot.any()
         bias = row.shift - knot
         slack = row.slack if plain else up(row.slack + gamma(1) * (np.abs(row.shift) + np.abs(knot)))
@@ -196,12 +201,12 @@ class _Maker:
         self.columns += len(knot)
         return first
 
-    def _with_columns(self, row: _Affine, first: int, weight: Array) -> _Affine:
+    def _with_columns(self, row: _Affine, first: int, weight: Array, exact: NDArray[np.bool_]) -> _Affine:
         extra = sparse.csr_array(
             (weight, (np.arange(len(weight)), first + np.arange(len(weight)))), shape=(len(weight), self.columns)
         )
         top = self.size[first : first + len(weight)]
-        rounding = np.where(weight == 1, 0.0, gamma(1) * np.abs(weight) * top)  # a bend is rounded to float64
+        rounding = np.where(exact, 0.0, gamma(1) * np.abs(weight) * top)  # a bend is rounded to float64
         slack = np.where(rounding == 0, row.slack, up(row.slack + rounding))
         return _Affine(sparse.csr_array(_widened(row.matrix, self.columns) + extra), row.shift, slack)
 

@@ -215,7 +215,7 @@ def progress(quiet: bool, verbose: bool) -> Iterator[Progress]:
     from rich.table import Column  # noqa: PLC0415
 
     step = TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis"))
-    columns = (SpinnerColumn(), TimeElapsedColumn(), step)
+    columns = (SpinnerColumn(), TimeElapsedColumn(table_column=Column(min_width=7)), step)
     with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("reading the model", total=None)
         yield lambda text: bar.update(task, description=text)

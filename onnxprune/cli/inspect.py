@@ -52,5 +52,5 @@ def run(options: argparse.Namespace) -> int:
             file = sys.stderr if options.report == "-" else sys.stdout
             print_layers(result.report.content, budget=options.budget, file=file)
             print_operators(source.model, file=file)
-            print("optimize may keep some of these to round channel counts up; --goal size takes them all", file=file)
+            print("optimize may keep some to round channel counts up; --goal size takes them all", file=file)
     return 0

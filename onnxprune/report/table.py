@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import textwrap
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import IO, Any
@@ -10,7 +11,6 @@ from typing import IO, Any
 import onnx
 from rich.cells import cell_len, set_cell_size
 from rich.console import Console
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -148,16 +148,18 @@ def _print_table(out: Console, layers: Sequence[Mapping[str, Any]], *, whole: bo
         counts = (layer["total"], *(layer[state] for state in STATES), layer["total"] - len(layer["kept"]))
         cells = [f"{count or '-':>{len(column) + 2}}" for count, column in zip(counts, COLUMNS, strict=True)]
         _print_line(out, set_cell_size(name, names) + "".join(cells))
-        if layer["activation"] or layer["inactive"] or layer["constant"]:  # what has none is active as it stands
-            _print_detail(out, "proved by ", _proved_by(layer))
+        _print_detail(out, "proved by: ", _proved_by(layer))
         reasons = (f"{reason} ({count})" for reason, count in layer["kept_because"].items())
-        _print_detail(out, "the rest stays because: ", "; ".join(reasons))
+        _print_detail(out, "stays because: ", "; ".join(reasons))
 
 
-def _proved_by(entry: Mapping[str, Any]) -> str:
-    """Methods with the number of units that each of them proved, for a layer or a whole report's proof."""
-    parts = [f"{method} {count}" for method, count in entry["by_method"].items() if count]
-    words = entry["trust"]["solver"]
+def _proved_by(layer: Mapping[str, Any]) -> str:
+    """Methods, with the number of units that each of them proved."""
+    counts = dict(layer["by_method"])
+    if not layer["activation"]:
+        counts["interval"] -= layer["active"]  # without an activation there is nothing to prove of them
+    parts = [f"{method} {count}" for method, count in counts.items() if count > 0]
+    words = layer["trust"]["solver"]
     return ", ".join(parts) + (f" ({words} on the solver's word)" if words else "")
 
 
@@ -187,7 +189,8 @@ def _print_line(out: Console, text: str) -> None:
 def _print_detail(out: Console, title: str, text: str) -> None:
     """A line below a layer, wrapped at blanks, if there is anything to say."""
     if text:
-        out.print(Padding(Text(title + text, overflow="fold"), (0, 0, 0, 2)))
+        for line in textwrap.wrap(title + text, out.width - 2):
+            _print_line(out, f"  {line}")
 
 
 def _one_line(name: str) -> str:

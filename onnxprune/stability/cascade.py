@@ -114,7 +114,7 @@ class _Cascade:
             self._mip()
 
     def _say(self, what: str) -> None:
-        self.plan.progress(f"{what}: {self.ledger.open} units open ({self.ledger.summary()} decided)")
+        self.plan.progress(f"{what}: {self.ledger.summary()}")
 
     def _commit(self, method: str, bounds: Bounds, trust: str = "certified") -> None:
         """A method has done its work."""

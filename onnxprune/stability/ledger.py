@@ -229,19 +229,23 @@ class Ledger:
         found: dict[Axis, NDArray[np.bool_]] = {}
         for tensor, axis in self.axes.items():
             places = [place for place in self.places if place.tensor == tensor]
+            if not places:
+                continue  # a straight line
             first, last = places[0], places[-1]
             bends = np.any([p.refuted[1] & p.refuted[-1] for p in places], axis=0)
             found[tensor, axis] = bends & first.refuted[1] & last.refuted[-1]
         return found
 
     def summary(self) -> str:
-        """How many units are decided, of how many: per layer, front to back, or in all where layers are many."""
+        """Open units, and how many are decided: per layer, front to back, or in all where layers are many."""
         totals = [len(place.refuted[1]) for place in self.places]
         decided = [total - place.open_units() for total, place in zip(totals, self.places, strict=True)]
         if len(totals) > MANY:
-            finished = sum(done == total for done, total in zip(decided, totals, strict=True))
-            return f"{sum(decided)}/{sum(totals)} in {len(totals)} layers, {finished} of them whole,"
-        return " ".join(f"{done}/{total}" for done, total in zip(decided, totals, strict=True))
+            shown = f"{sum(decided)}/{sum(totals)} in {len(totals)} layers"
+        else:
+            shown = " ".join(f"{done}/{total}" for done, total in zip(decided, totals, strict=True))
+        still = sum(totals) - sum(decided)
+        return f"{still} unit{'' if still == 1 else 's'} open ({shown} decided)"
 
 
 def _broadcasts(values: Array, shape: tuple[int, ...]) -> bool:

@@ -32,7 +32,7 @@ TREE = 4.0
 FIRST = 2.0
 """Seconds for the first attempt at an exact programme; each round has four times as many."""
 NO_POINTS = np.zeros((0, 0))
-BUILD = 1e-5
+BUILD = 7e-6
 """Seconds per coefficient that handing a programme to a solver takes, about."""
 UNITS = 30_000
 """Entries of pre-activations up to which programmes are built at all."""
@@ -115,19 +115,23 @@ class Programmes:
 
     def _refreshed(self, unrolled: Unrolled) -> Unrolled:
         """The same network with the bounds of the ledger."""
-        places = {place.name: place for place in self.ledger.places}
-        blocks = tuple(_narrowed(block, places.get(block.name)) for block in unrolled.network.blocks)
+        known = {place.tensor: place for place in self.ledger.places}
+        pairs = zip(unrolled.network.blocks, unrolled.places, strict=True)
+        blocks = tuple(
+            block if where is None else _narrowed(block, known.get(where.tensor), where.knot) for block, where in pairs
+        )
         return replace(unrolled, network=replace(unrolled.network, blocks=blocks))
 
     def _block(self, unrolled: Unrolled, index: int) -> int | None:
-        name = self.ledger.places[index].name
-        found = [number for number, block in enumerate(unrolled.network.blocks) if block.name == name and block.exact]
-        return found[0] if found else None
+        place = self.ledger.places[index]
+        for number, where in enumerate(unrolled.places):
+            if where is not None and where.tensor == place.tensor and np.array_equal(where.knot, place.knot):
+                return number
+        return None
 
     def _say(self, what: str, index: int) -> None:
         total = len(self.ledger.places)
-        still = f"{self.ledger.open} units open ({self.ledger.summary()} decided)"
-        self.plan.progress(f"{what}, layer {index + 1} of {total}: {still}")
+        self.plan.progress(f"{what}, layer {index + 1} of {total}: {self.ledger.summary()}")
 
     def _relax(self, unrolled: Unrolled, index: int) -> None:
         template = self._template(unrolled, index, "relax", min(20.0, self.plan.budget / 4), None)
@@ -162,7 +166,7 @@ class Programmes:
             template = self._template(unrolled, index, "exact", seconds, window)
             if template is None:
                 return
-            self._say("exact programmes" if window is None else f"exact programmes over {window} layers", index)
+            self._say("exact programmes" if window is None else f"exact programmes from {window} back", index)
             for question, found in self._rounds(template, index, set(hopeless)):
                 self._take(question, found)
                 if window is None and found.final and self.ledger.is_open(question):
@@ -200,7 +204,7 @@ class Programmes:
             unrolled.network.rows,
             unrolled.network.limits,
         )
-        entries = sum(int(np.diff(b.weights.indptr)[b.high > 0].sum()) for b in needed.blocks)
+        entries = sum(int(np.diff(b.weights.indptr)[b.high > 0].sum()) for b in needed.blocks[:block])
         if entries * BUILD > self.plan.budget / 4:
             self.reach = index
             return None
@@ -273,11 +277,11 @@ class Programmes:
         self.ledger.note(Evaluator(self.net).run(feeds))
 
 
-def _narrowed(block: Block, place: Place | None) -> Block:
-    """A block with the bounds of its place."""
+def _narrowed(block: Block, place: Place | None, knot: Array) -> Block:
+    """A block with the bounds of a place on its tensor; several activations may read it, each with knots of its own."""
     if place is None or not block.exact or len(place.low) != block.units:
         return block
-    low, high = place.low - place.knot, place.high - place.knot
-    if place.knot.any():
+    low, high = place.low - knot, place.high - knot
+    if knot.any():
         low, high = down(low), up(high)
     return replace(block, low=np.maximum(block.low, low), high=np.minimum(block.high, high))

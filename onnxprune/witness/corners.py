@@ -20,6 +20,8 @@ def corner_feeds(
 ) -> Iterator[Feeds]:
     """Corners of the only input of a model, rounded into the domain, in batches where the model takes any batch.
 
+    Corners that break a linear constraint of the domain are left out.
+
     Args:
         corners: One flattened point per row.
         spec: The input.
@@ -31,6 +33,9 @@ def corner_feeds(
     for limit, toward in ((low, np.inf), (high, -np.inf)):
         outside = points < limit if toward > 0 else points > limit
         points = np.where(outside, np.nextafter(points, np.asarray(toward, spec.dtype)), points)
+    if domain.constraints:
+        inside = [domain.contains({spec.name: point[None]}) for point in points]
+        points = points[np.array(inside, dtype=bool)]
     free = spec.shape is not None and not isinstance(spec.shape[0], int)
     step = BATCH if free else 1
     for start in range(0, len(points), step):

@@ -48,10 +48,11 @@ class Evaluator:
             Per tensor; a point whose values exceed the tensors' types is not part of the domain: all its are NaN.
         """
         known = {name: Values(rows, np.zeros((1, rows.shape[1]))) for name, rows in points.items()}
-        for node in self._net.graph.nodes:
-            results = self._affine(node, known) or self._activation(node, known) or self._choice(node, known)
-            for tensor, result in zip(node.outputs, results or (), strict=False):
-                known[tensor.name] = result
+        with np.errstate(over="ignore", invalid="ignore"):  # points that leave the tensors' types become NaN below
+            for node in self._net.graph.nodes:
+                results = self._affine(node, known) or self._activation(node, known) or self._choice(node, known)
+                for tensor, result in zip(node.outputs, results or (), strict=False):
+                    known[tensor.name] = result
         return self._finite(known)
 
     def _finite(self, known: dict[str, Values]) -> dict[str, Values]:

@@ -14,6 +14,8 @@ from onnxprune.runtime import Feeds, Runner
 
 ROUNDING = 1e-4
 """Share of the largest value of a tensor that a value must exceed to count: float32 sums are far more exact."""
+COARSE = 0.05
+"""The same for shorter types."""
 
 
 @dataclass
@@ -22,12 +24,14 @@ class Observed:
 
     low: NDArray[np.float64]
     high: NDArray[np.float64]
+    rounding: float = ROUNDING
+    """Share of the largest value that may be rounding."""
 
     @property
     def noise(self) -> float:
         """Values closer to a threshold than this prove nothing."""
         largest = max(float(np.abs(self.low).max(initial=0.0)), float(np.abs(self.high).max(initial=0.0)))
-        return ROUNDING * largest
+        return self.rounding * largest
 
 
 def observe(
@@ -67,6 +71,6 @@ def _note(seen: dict[Axis, Observed], key: Axis, values: Mapping[str, NDArray[np
     low, high = value.min(axis=others).astype(np.float64), value.max(axis=others).astype(np.float64)
     known = seen.get(key)
     if known is None:
-        seen[key] = Observed(low, high)
+        seen[key] = Observed(low, high, COARSE if value.dtype.itemsize < 4 else ROUNDING)
     else:
-        seen[key] = Observed(np.minimum(known.low, low), np.maximum(known.high, high))
+        seen[key] = Observed(np.minimum(known.low, low), np.maximum(known.high, high), known.rounding)
