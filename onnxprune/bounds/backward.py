@@ -43,6 +43,19 @@ def second_lines(_: str, relaxation: Relaxation, __: Array) -> tuple[Line, Line]
 
 
 @dataclass
+class Shared:
+    """What walks over the same boxes have in common, made once.
+
+    Attributes:
+        relaxations: Lines by output of an activation.
+        magnitudes: Per node how large the sums of absolute terms behind its outputs can be.
+    """
+
+    relaxations: dict[str, Relaxation | None] = field(default_factory=dict)
+    magnitudes: dict[int, list[Array] | None] = field(default_factory=dict)
+
+
+@dataclass
 class Backward:
     """``total + sum over open tensors of open[t] @ t - error`` is a lower bound of every row.
 
@@ -63,7 +76,7 @@ class Backward:
     open: dict[str, Array]
     total: Array
     error: Array
-    relaxations: dict[str, Relaxation | None] = field(default_factory=dict)
+    shared: Shared = field(default_factory=Shared)
     grain: dict[str, float] = field(default_factory=dict)
     """By open tensor a power of two that all its coefficients are multiples of; 0 where there is none to speak of."""
 
@@ -74,7 +87,7 @@ class Backward:
         rows: Array,
         boxes: Boxes,
         lines: Blend = first_lines,
-        relaxations: dict[str, Relaxation | None] | None = None,
+        shared: Shared | None = None,
     ) -> Backward:
         """Begin with functionals of one tensor.
 
@@ -84,13 +97,12 @@ class Backward:
             rows: Coefficients, shape (rows, entries).
             boxes: Bounds on all tensors in front of it.
             lines: How to choose the lines of an activation.
-            relaxations: Shared between walks over the same boxes, so that each is made once.
+            shared: What walks over the same boxes have in common.
         """
         count = max((len(low) for low, _ in boxes.values()), default=1)
         zero = np.zeros((count, len(rows)))
-        shared = {} if relaxations is None else relaxations
-        opened = np.broadcast_to(rows, (count, *rows.shape))
-        return Backward(net, boxes, lines, {tensor: opened}, zero, zero.copy(), shared, {tensor: grain(rows)})
+        opened = {tensor: np.broadcast_to(rows, (count, *rows.shape))}
+        return Backward(net, boxes, lines, opened, zero, zero.copy(), shared or Shared(), {tensor: grain(rows)})
 
     def run(self, stop: frozenset[str] = frozenset()) -> None:
         """Go back as far as rules reach; what stays open are inputs, tensors in ``stop``, and opaque outputs."""
@@ -151,7 +163,9 @@ class Backward:
         if back is None:
             return False
         terms = max([c.size for c in constant] + [b.shape[1] for b in back if b is not None])
-        magnitude = self._magnitude(node)
+        if id(node) not in self.shared.magnitudes:
+            self.shared.magnitudes[id(node)] = self._magnitude(node)
+        magnitude = self.shared.magnitudes[id(node)]
         if magnitude is None:
             return False
         fine, exact = self._grain_behind(node, [n for n, g in zip(names, given, strict=True) if g is not None])
@@ -195,7 +209,7 @@ class Backward:
     def relaxation(self, node: gs.Node) -> Relaxation | None:
         """Lines of an activation on the bounds of its input, made once."""
         name = node.outputs[0].name
-        if name not in self.relaxations:
+        if name not in self.shared.relaxations:
             box, operator = self.boxes.get(node.inputs[0].name), self.net.operator(node)
             made = None
             shape = self.net.shape(node.inputs[0].name)
@@ -205,8 +219,8 @@ class Backward:
                     made = operator.relax(self.net.view(node), low, high)
                 flat = (len(low), box[0].shape[1])
                 made = None if made is None else _flattened(made, flat)
-            self.relaxations[name] = made
-        return self.relaxations[name]
+            self.shared.relaxations[name] = made
+        return self.shared.relaxations[name]
 
     def _activation(self, node: gs.Node) -> bool:
         source, name = node.inputs[0].name, node.outputs[0].name

@@ -14,7 +14,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
-from onnxprune.bounds.backward import Backward, Box, first_lines, second_lines
+from onnxprune.bounds.backward import Backward, Box, Shared, first_lines, second_lines
 from onnxprune.bounds.interval import Bounds, interval_bounds
 from onnxprune.bounds.slopes import optimise
 from onnxprune.bounds.static import StaticGraph
@@ -23,7 +23,6 @@ from onnxprune.graph.graph import Graph
 from onnxprune.operators import Interval, Operator
 from onnxprune.operators.interval import Array
 from onnxprune.operators.linear import linear_layer
-from onnxprune.operators.relaxation import Relaxation
 
 PASSES, TOUCH = 3, 30
 """Rough counts: walks per row for each entry, operations per coefficient beside products."""
@@ -90,7 +89,7 @@ class Refiner:
     _cost: float = 0.0
     _spent: float = 0.0
     _boxes: dict[str, Box] = field(default_factory=dict)
-    _relaxations: dict[str, Relaxation | None] = field(default_factory=dict)
+    _shared: Shared = field(default_factory=Shared)
 
     def __call__(self, node: gs.Node, known: Mapping[str, Interval]) -> Interval | None:
         """Better bounds on the first output of a node, or None where this method does not apply.
@@ -153,7 +152,7 @@ class Refiner:
         again = self._still(tensor, units, best)
         if self.effort.steps and len(again):
             better = optimise(
-                self.net, tensor.name, rows[again], self._boxes, self._relaxations, self.effort.steps, self.corners
+                self.net, tensor.name, rows[again], self._boxes, self._shared, self.effort.steps, self.corners
             )
             best[again] = np.maximum(best[again], better)
         return best[:count], -best[count:]
@@ -169,7 +168,7 @@ class Refiner:
     def _lower(self, tensor: str, rows: Array, *, first: bool) -> Array:
         """Lower bounds of ``rows @ tensor``, one per row."""
         lines = first_lines if first else second_lines
-        walk = Backward.start(self.net, tensor, rows, self._boxes, lines, self._relaxations)
+        walk = Backward.start(self.net, tensor, rows, self._boxes, lines, self._shared)
         walk.run()
         for name in self.net.inputs:
             if first and name in walk.open and name in self._boxes:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from onnxprune.bounds.backward import Backward, Boxes
+from onnxprune.bounds.backward import Backward, Boxes, Shared
 from onnxprune.bounds.static import StaticGraph
 from onnxprune.operators.interval import Array
 from onnxprune.operators.relaxation import Line, Relaxation
@@ -92,7 +92,7 @@ def optimise(
     tensor: str,
     rows: Array,
     boxes: Boxes,
-    relaxations: dict[str, Relaxation | None],
+    shared: Shared,
     steps: int,
     corners: dict[str, list[Array]],
 ) -> Array:
@@ -103,7 +103,7 @@ def optimise(
         tensor: The tensor to bound.
         rows: Shape (rows, entries).
         boxes: Bounds on all tensors in front of it, for one box.
-        relaxations: Lines by activation, shared with other walks.
+        shared: What walks over these boxes have in common.
         steps: Number of walks.
         corners: Where the last bounds are attained is added here, by input.
 
@@ -114,7 +114,7 @@ def optimise(
     momentum: dict[Side, Array] = {}
     blends = _Blends(len(rows))
     for step in range(steps):
-        walk = Backward.start(net, tensor, rows, boxes, blends, relaxations)
+        walk = Backward.start(net, tensor, rows, boxes, blends, shared)
         walk.run()
         ends = {name: np.where(c[0] > 0, *boxes[name]) for name, c in walk.open.items() if name in boxes}
         best = np.maximum(best, walk.lower()[0])

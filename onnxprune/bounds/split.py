@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxprune.bounds.backward import Backward, Box, first_lines, second_lines
+from onnxprune.bounds.backward import Backward, Box, Shared, first_lines, second_lines
 from onnxprune.bounds.static import StaticGraph
 from onnxprune.operators.interval import Array
 
@@ -155,7 +155,7 @@ class Splitter:
         """Bounds on all targets in some sub-boxes."""
         boxes: dict[str, Box] = {**self.boxes, self.source: (low, high)}
         found: dict[str, Box] = {}
-        relaxations: dict[str, object] = {}
+        shared = Shared()
         count = len(low)
         influence = np.zeros(low.shape[1])
         for target in self.targets:
@@ -168,7 +168,7 @@ class Splitter:
                 rows[len(units) + np.arange(len(units)), units] = -1.0
                 best = np.full((count, len(rows)), -np.inf)
                 for lines in (first_lines, second_lines):
-                    walk = Backward.start(self.net, target.tensor, rows, boxes, lines, relaxations)  # type: ignore[arg-type]
+                    walk = Backward.start(self.net, target.tensor, rows, boxes, lines, shared)
                     walk.run()
                     if self.source in walk.open:
                         influence += np.abs(walk.open[self.source]).mean(axis=(0, 1)) / len(self.targets)

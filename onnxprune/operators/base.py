@@ -46,6 +46,8 @@ class NodeView:
         self.types = types
         self.opset = opset
         self._frozen = frozen
+        self.memo: dict[int, Array | None] = {}
+        """What rules have made of constant inputs, by slot."""
 
     @property
     def op(self) -> str:
@@ -99,6 +101,7 @@ class NodeView:
 
     def set_constant(self, index: int, values: NDArray[Any]) -> None:
         """Give this node a constant input of its own (other readers of the old one keep theirs)."""
+        self.memo.pop(index, None)
         name = f"{self.output()}_{self.op}_{index}"
         self.node.inputs[index] = gs.Constant(name, np.array(values))
 

@@ -10,6 +10,8 @@ from onnxprune.operators.base import NodeView, Shape
 from onnxprune.operators.interval import Array
 from onnxprune.operators.tape import Sizes, T, Tape
 
+REMEMBERED = 1 << 23
+"""Entries of a constant up to which its float64 copy is kept with the view of its node."""
 FLOATS = frozenset({"float16", "bfloat16", "float32", "float64"})
 
 
@@ -44,8 +46,13 @@ def reals(node: NodeView, index: int) -> Array | None:
     values = node.constant(index)
     if values is None or values.dtype.name not in FLOATS:
         return None
+    if index in node.memo:
+        return node.memo[index]
     array = values.astype(np.float64)
-    return array if np.isfinite(array).all() else None
+    found = array if np.isfinite(array).all() else None
+    if values.size <= REMEMBERED:
+        node.memo[index] = found
+    return found
 
 
 def variables(node: NodeView) -> list[int]:

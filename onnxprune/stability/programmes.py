@@ -13,6 +13,7 @@ import numpy as np
 from onnxprune.bounds import Bounds
 from onnxprune.bounds.blocks import Block, Blocks
 from onnxprune.bounds.static import StaticGraph
+from onnxprune.bounds.substitution import without_active
 from onnxprune.bounds.unroll import Unrolled, unroll
 from onnxprune.domain import Domain
 from onnxprune.mip import Pair, prove_jointly
@@ -208,8 +209,10 @@ class Programmes:
         if entries * BUILD > self.plan.budget / 4:
             self.reach = index
             return None
+        place = self.ledger.places[index]
+        needed = without_active(needed, np.union1d(place.open(1), place.open(-1)))
         check = self.plan.solver_check and kind == "exact"
-        parts = [end.tobytes() for b in needed.blocks for end in (b.low, b.high)]
+        parts = [end.tobytes() for b in needed.blocks[:block] for end in (b.low, b.high)]
         token = hashlib.sha256(
             b"".join([repr((block, window, kind == "exact", self.key)).encode(), *parts])
         ).hexdigest()

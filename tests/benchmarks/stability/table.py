@@ -59,17 +59,21 @@ def row_of(key: Key, result: Mapping[str, Any], status: str = "ok") -> Row:
     layers = tuple(result.get("layers", ()))
     counts = {name: sum(layer["states"].count(code) for layer in layers) for code, name in CODES.items()}
     sums = {name: sum(layer.get(name, 0) for layer in layers) for name in ("entries", "unproved", "open")}
+    model, domain, method, budget = key
     return Row(
-        *key,
-        result.get("error", status),
-        result.get("seconds"),
-        result.get("peak_mb"),
-        sum(counts.values()),
-        **counts,
-        **sums,
+        model=model,
+        domain=domain,
+        method=method,
+        budget=budget,
+        status=result.get("error", status),
+        seconds=result.get("seconds"),
+        peak_mb=result.get("peak_mb"),
+        units=sum(counts.values()),
         stages=" ".join(result.get("stages", ())),
         layers=layers,
         figures=result.get("figures"),
+        **counts,
+        **sums,
     )
 
 

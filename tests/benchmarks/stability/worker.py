@@ -52,7 +52,8 @@ def domain_of(given: Mapping[str, Any], specs: Sequence[InputSpec]) -> Domain:
     with tempfile.TemporaryDirectory() as folder:
         box = Path(folder) / "box.npz"
         name = specs[0].name
-        np.savez(box, **{f"{name}.{end}": np.array(given[end], dtype=np.float64) for end in ("lower", "upper")})
+        ends: dict[str, Any] = {f"{name}.{end}": np.array(given[end], dtype=np.float64) for end in ("lower", "upper")}
+        np.savez(box, **ends)
         return parse_domain([str(box)], specs)
 
 
@@ -68,6 +69,7 @@ def states(graph: Graph, bounds: Bounds, switching: Switching) -> list[dict[str,
             place = places[node.inputs[0].name]
             codes = _codes(place, switching.get((place.tensor, ledger.axes[place.tensor])))
             loose = ~place.proved(1) & ~place.proved(-1)
+            width = float(np.mean(place.high - place.low))
             undecided = np.array([code == "?" for code in codes])[place.units]
             found.append(
                 {
@@ -76,7 +78,7 @@ def states(graph: Graph, bounds: Bounds, switching: Switching) -> list[dict[str,
                     "entries": len(place.low),
                     "unproved": int(loose.sum()),
                     "open": int((loose & undecided).sum()),
-                    "width": float(np.mean(place.high - place.low)),
+                    "width": width if np.isfinite(width) else None,
                 }
             )
     return found
