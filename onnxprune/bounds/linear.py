@@ -7,6 +7,7 @@ are tried, the better bound wins; rows that stay open may have their slopes opti
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -26,8 +27,10 @@ from onnxprune.operators.linear import linear_layer
 
 PASSES, TOUCH = 3, 30
 """Rough counts: walks per row for each entry, operations per coefficient beside products."""
-FREELY = 0.25
-"""Share of the work that entries which are not essential may take."""
+RATE, SETTLED = 1e9, 0.2
+"""Operations per second that are expected until so many seconds were measured."""
+FREELY = 0.5
+"""Share of the time that entries which are not essential may take."""
 MEMORY = 2**24
 """Bytes of coefficients on the widest tensor that one chunk of rows may take."""
 
@@ -37,14 +40,14 @@ class Effort:
     """How much work linear bounds may be.
 
     Attributes:
-        work: Operations for all tensors together, by a rough count; above it, intervals must do.
+        seconds: Time for all tensors together; a tensor that is expected to exceed it keeps its intervals.
         steps: Steps of slope optimisation for rows that stay open (0: none).
         stopped: Asked between chunks; once true, the rest keeps its intervals.
         wanted: By tensor the entries to bound; None for all whose bounds have both signs.
         essential: By tensor the entries to bound where all are too many; None for all.
     """
 
-    work: float = 3e10
+    seconds: float = 20.0
     steps: int = 0
     stopped: Callable[[], bool] = lambda: False
     wanted: Mapping[str, NDArray[np.int64]] | None = None
@@ -88,6 +91,7 @@ class Refiner:
     _depths: dict[str, int] = field(default_factory=dict)
     _cost: float = 0.0
     _spent: float = 0.0
+    _busy: float = 0.0
     _boxes: dict[str, Box] = field(default_factory=dict)
     _shared: Shared = field(default_factory=Shared)
 
@@ -119,22 +123,25 @@ class Refiner:
         size = max(1, int(MEMORY / (8 * max(1, self.net.widest))) // 2)
         for start in range(0, len(open_units), size):
             part = open_units[start : start + size]
-            if self.effort.stopped():
+            if self.effort.stopped() or self._busy > self.effort.seconds:
                 break
+            began = time.perf_counter()
             least, most = self._ends(tensor, part, len(low))
+            self._busy += time.perf_counter() - began
             low[part] = np.maximum(low[part], least)
             high[part] = np.minimum(high[part], most)
         self._boxes[tensor.name] = (low[None], high[None])
         return Interval.of(low.reshape(shape), high.reshape(shape))
 
     def _affordable(self, tensor: str, entries: NDArray[np.int64]) -> NDArray[np.int64]:
-        """All of some entries, the essential ones among them, or none, as the work allows."""
+        """All of some entries, the essential ones among them, or none, as the time allows."""
         fewer = entries
         if self.effort.essential is not None:
             fewer = np.intersect1d(entries, self.effort.essential.get(tensor, []))
         for chosen, share in ((entries, FREELY if len(fewer) < len(entries) else 1.0), (fewer, 1.0)):
             work = PASSES * len(chosen) * self._cost
-            if self._spent + work <= share * self.effort.work:
+            expected = work / (self._spent / self._busy if self._busy > SETTLED else RATE)
+            if self._busy + expected <= share * self.effort.seconds:
                 self._spent += work
                 return chosen
         return np.zeros(0, dtype=np.int64)

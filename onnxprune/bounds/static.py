@@ -50,6 +50,12 @@ class StaticGraph:
         return tuple(value.name for value in self.graph.inputs)
 
     @cached_property
+    def bends(self) -> frozenset[str]:
+        """Inputs of the nodes that are not affine."""
+        bent = [node for node in self.graph.nodes if self.constant_part(node) is None]
+        return frozenset(t.name for node in bent for t in node.inputs if t.name and not isinstance(t, gs.Constant))
+
+    @cached_property
     def widest(self) -> int:
         """Entries of the largest computed tensor of static size."""
         names = [tensor.name for node in self.graph.nodes for tensor in node.outputs]

@@ -173,6 +173,26 @@ class Solver:
                 self._model.remove([held])
         return replace(solution, seconds=time.perf_counter() - began)
 
+    def demand(self, coefficients: Array, low: float = -np.inf, high: float = np.inf) -> Any:
+        """Add ``low <= coefficients @ x <= high`` for all solves to come.
+
+        Args:
+            coefficients: Shape (columns,).
+            low: Lower side.
+            high: Upper side.
+
+        Returns:
+            What :meth:`withdraw` takes; None where there was nothing to demand.
+        """
+        index = np.flatnonzero(coefficients)
+        row = self._scaled.row(index, coefficients[index], low, high)
+        return None if row is None else self._add(row)
+
+    def withdraw(self, row: Any) -> None:
+        """Take a row out that was demanded."""
+        if row is not None:
+            self._model.remove([row])
+
     def _aim(self, objective: Array | None) -> float:
         """Set the objective, scaled to the order of 1; what to multiply its value with."""
         scaled = np.zeros(len(self._columns)) if objective is None else objective * self._scaled.scale

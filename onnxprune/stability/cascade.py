@@ -20,13 +20,13 @@ from onnxprune.graph.graph import Graph
 from onnxprune.graph.groups import ChannelGroups
 from onnxprune.operators import Axis
 from onnxprune.operators.interval import Array
-from onnxprune.stability.ledger import Ledger, Question
+from onnxprune.stability.ledger import SIDES, Ledger, Question
 from onnxprune.stability.memory import Memory
 from onnxprune.stability.programmes import Programmes
 from onnxprune.stability.proofs import Plan, Proofs, Stage
 from onnxprune.witness import Observed
 from onnxprune.witness.ascent import Goal, ascend
-from onnxprune.witness.evaluator import Evaluator, Values
+from onnxprune.witness.evaluator import HELD, Evaluator, Values
 
 Look = Callable[[Sequence[Axis], Mapping[str, Array]], Mapping[Axis, Observed]]
 """Runs the model on samples and on the given corners, and watches these axes."""
@@ -43,10 +43,10 @@ MOST = 512
 """Corners of linear bounds that are run exactly."""
 MANY, CLIMBERS = 48, 256
 """Starts for each question that stays open, and for all of them together."""
-WORK = 1e9
-"""Operations of linear bounds per second of the budget."""
-CLIMB = 4e11
-"""Multiply-adds an ascent may take."""
+FEWEST = 8
+"""Points that a first run times; where no more than these are affordable, nothing is climbed."""
+SHARE = 0.2
+"""Share of the budget that an ascent may take, and linear bounds likewise."""
 SLOPES = 16
 """Steps of slope optimisation."""
 
@@ -129,7 +129,7 @@ class _Cascade:
 
     def _linear(self) -> None:
         self._say("linear bounds")
-        self._sweep("linear", Effort(work=WORK * self.plan.budget, stopped=self.stopped, essential=self._open()))
+        self._sweep("linear", Effort(seconds=SHARE * self.plan.budget, stopped=self.stopped, essential=self._open()))
         self._witnesses()
 
     def _open(self) -> dict[str, NDArray[np.int64]]:
@@ -152,10 +152,21 @@ class _Cascade:
         return finite and floats and len(self.box) == len(self.net.inputs)
 
     def note(self, points: Mapping[str, Array]) -> dict[str, Values]:
-        """Run points of the domain and take over what they show."""
-        values = Evaluator(self.net).run(points)
-        self.ledger.note(values)
-        return values
+        """Run points of the domain, take over what they show, and return the values where activations bend."""
+        evaluator, parts = Evaluator(self.net), list[dict[str, Values]]()
+        count = len(next(iter(points.values()), ()))
+        size = evaluator.batch(self.net.bends)
+        for start in range(0, count, size):
+            if parts and self.stopped():
+                break
+            part = {name: rows[start : start + size] for name, rows in points.items()}
+            parts.append(evaluator.run(part, self.net.bends))
+            self.ledger.note(parts[-1])
+        names = parts[0] if parts else {}
+        return {
+            name: Values(np.concatenate([p[name].value for p in parts]), np.max([p[name].error for p in parts], axis=0))
+            for name in names
+        }
 
     def _inside(self, points: dict[str, Array]) -> dict[str, Array]:
         """Points of the box that meet the linear constraints, too."""
@@ -174,31 +185,52 @@ class _Cascade:
             drawn[name] = np.clip(low + share * (high - low), low, high)
         return self._inside(drawn)
 
-    def _goals(self, most: int) -> list[Question]:
-        questions = []
-        for index in range(len(self.ledger.places)):
-            questions += list(self.ledger.questions(index))
-        return questions[:most]
-
     def _ascend(self) -> None:
         """Climb towards the other side of every open unit, from the best of some random points."""
         self._say("gradient ascent")
-        cost = self._cost()
-        starts = self._draw(int(np.clip(CLIMB / 20 / cost, 4, STARTS)))
-        if not starts or not len(next(iter(starts.values()))):
+        began = time.perf_counter()
+        first = self._draw(FEWEST)
+        if not first or not len(next(iter(first.values()))) or self.domain.constraints:
             return
+        self.note(first)
+        each, share = (time.perf_counter() - began) / FEWEST, SHARE * self.plan.budget
+        held = max(1, HELD // max(1, sum(self.net.size(name) or 0 for name in self.net.bends)))
+        count = int(min(STARTS, share / 4 / each, held))
+        if count < FEWEST:
+            return  # one run takes too long
+        starts = self._draw(count)
         values = self.note(starts)
-        goals = self._goals(int(CLIMB / 40 / cost))
-        known = [q for q in goals if self.ledger.places[q.place].tensor in values and self.ledger.is_open(q)]
-        if not known or self.domain.constraints:
-            return
-        self._climb(known, starts, values, 1)
+        known = self._goals(values)[: int(share / (40 * each))]
+
+        def enough() -> bool:
+            return self.stopped() or time.perf_counter() - began > share
+
+        self._climb(known, starts, values, 1, enough)
         rest = [question for question in known if self.ledger.is_open(question)]
-        if rest and not self.stopped():
-            self._climb(rest, starts, values, min(MANY, max(1, CLIMBERS // len(rest))))
+        if rest and not enough():
+            self._climb(rest, starts, values, min(MANY, max(1, CLIMBERS // len(rest))), enough)
+
+    def _goals(self, values: Mapping[str, Values]) -> list[Question]:
+        """For every open side of a unit the entry that came nearest to refuting it."""
+        found = []
+        for index, place in enumerate(self.ledger.places):
+            for sign in SIDES:
+                entries = place.open(sign) if place.tensor in values else np.zeros(0, dtype=np.int64)
+                if not len(entries):
+                    continue
+                reached = (sign * (values[place.tensor].value[:, entries] - place.knot[entries])).max(axis=0)
+                order = np.argsort(-reached, kind="stable")
+                _, firsts = np.unique(place.units[entries[order]], return_index=True)
+                found += [(float(-reached[order[k]]), Question(index, int(entries[order[k]]), sign)) for k in firsts]
+        return [question for _, question in sorted(found, key=lambda pair: pair[0])]
 
     def _climb(
-        self, known: Sequence[Question], starts: Mapping[str, Array], values: Mapping[str, Values], count: int
+        self,
+        known: Sequence[Question],
+        starts: Mapping[str, Array],
+        values: Mapping[str, Values],
+        count: int,
+        enough: Callable[[], bool],
     ) -> None:
         """Climb from the best ``count`` of some points for each question."""
         best, asked = [], []
@@ -215,15 +247,11 @@ class _Cascade:
             self.ledger.note(seen)
             return np.array([self.ledger.is_open(remaining[goal]) for goal in asked], dtype=bool)
 
-        ascend(self.net, wanted, points, self.box, note, self.stopped)
-
-    def _cost(self) -> float:
-        """Multiply-adds of one run."""
-        return max(1.0, sum(self.net.work(node) for node in self.graph.nodes))
+        ascend(self.net, wanted, points, self.box, note, enough)
 
     def _slopes(self) -> None:
         self._say("optimising slopes")
-        effort = Effort(WORK * self.plan.budget, SLOPES, self.stopped, self._open())
+        effort = Effort(SHARE * self.plan.budget, SLOPES, self.stopped, self._open())
         self._sweep("linear", effort)
         if set(self.box) <= set(self.bounds.corners):
             self.note(self._inside({name: self.bounds.corners[name][-MOST:] for name in self.box}))
@@ -267,7 +295,7 @@ class _Cascade:
             place = next(p for p in self.ledger.places if p.name == target.tensor)
             self.ledger.narrow(place, np.arange(len(place.low)), *leaves.hull(target.tensor))
         self.memory.proved("split", "certified", before)
-        self._sweep("split", Effort(WORK * self.plan.budget, 0, self.plan.stopped, self._open()))
+        self._sweep("split", Effort(SHARE * self.plan.budget, 0, self.plan.stopped, self._open()))
 
     def _programmes(self) -> Programmes:
         """As they stand now; what took too long once is not tried again."""
@@ -284,17 +312,18 @@ class _Cascade:
             self.asked,
             self.key,
             self.reach,
+            self.notes,
         )
 
     def _lp(self) -> None:
         programmes = self._programmes()
         programmes.relaxations()
         self.reach = programmes.reach
-        self._sweep("lp", Effort(WORK * self.plan.budget, 0, self.plan.stopped, self._open()))
+        self._sweep("lp", Effort(SHARE * self.plan.budget, 0, self.plan.stopped, self._open()))
 
     def _trees(self) -> None:
         self._programmes().trees()
-        self._sweep("lp", Effort(WORK * self.plan.budget, 0, self.plan.stopped, self._open()))
+        self._sweep("lp", Effort(SHARE * self.plan.budget, 0, self.plan.stopped, self._open()))
 
     def _mip(self) -> None:
         self.memory.recall("solver")

@@ -184,8 +184,8 @@ class Ledger:
             entry = int(wrong[0])
             raise ProofError(
                 f"A proof is wrong: entry {entry} of {place.tensor} was proved to lie in "
-                f"[{place.low[entry]!r}, {place.high[entry]!r}], and a run reached "
-                f"[{place.reached[0][entry]!r}, {place.reached[1][entry]!r}].",
+                f"[{float(place.low[entry])}, {float(place.high[entry])}], and a run reached "
+                f"[{float(place.reached[0][entry])}, {float(place.reached[1][entry])}].",
                 hint="Please report this with the model and the domain; nothing was written.",
             )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
@@ -54,6 +54,7 @@ class Programmes:
         deadline: When time is up, on the clock of ``time.perf_counter``.
         asked: Questions whose linear programme was solved in an earlier run.
         key: Equal only for programmes over the same network.
+        notes: Receives sentences for the user.
     """
 
     net: StaticGraph
@@ -68,6 +69,7 @@ class Programmes:
     key: str
     reach: int | None = None
     """The first place whose linear programmes take too long; it and all behind it are left alone."""
+    notes: list[str] = field(default_factory=list)
 
     def relaxations(self) -> None:
         """The triangle relaxation: certified bounds from the duals."""
@@ -240,11 +242,14 @@ class Programmes:
                     if results:
                         self._run_all(unrolled, np.concatenate([found.points for found in results]))
                     yield from zip(parts[number], results, strict=False)
+                self.notes += [f"Some units were not decided: {lost.reason}." for lost in workers.lost]
 
     def _take(self, question: Question, found: Found) -> None:
         """Use an answer."""
         place = self.ledger.places[question.place]
         entry, knot = np.array([question.entry]), place.knot[question.entry]
+        if found.note and found.note not in self.notes:
+            self.notes.append(found.note)
         if np.isfinite(found.bound):
             end = question.sign * found.bound + knot
             if knot != 0:

@@ -48,14 +48,15 @@ def ascend(
         note: Told the values at a batch of points and their goals, and answers which are still wanted.
         stopped: Asked before every step.
     """
-    evaluator = Evaluator(net)
-    for begin in range(0, len(goals), BATCH):
-        part = list(goals[begin : begin + BATCH])
-        points = {name: rows[begin : begin + BATCH].copy() for name, rows in starts.items()}
+    evaluator, keep = Evaluator(net), net.bends
+    size = min(BATCH, evaluator.batch(keep))
+    for begin in range(0, len(goals), size):
+        part = list(goals[begin : begin + size])
+        points = {name: rows[begin : begin + size].copy() for name, rows in starts.items()}
         for step in STEPS:
             if stopped():
                 return
-            values = evaluator.run(points)
+            values = evaluator.run(points, keep)
             wanted = note(values, part)
             if not wanted.any():
                 break

@@ -27,6 +27,10 @@ class Values:
     error: Array
 
 
+HELD = 1 << 24
+"""Entries of values that are held at once."""
+
+
 class Evaluator:
     """Runs the affine and piecewise-linear part of a graph; what is behind other operators is left out.
 
@@ -37,32 +41,37 @@ class Evaluator:
     def __init__(self, net: StaticGraph) -> None:
         self._net = net
         self._pieces: dict[int, Pieces | None] = {}
+        self._last = {t.name: number for number, node in enumerate(net.graph.nodes) for t in node.inputs}
 
-    def run(self, points: Mapping[str, Array]) -> dict[str, Values]:
+    def batch(self, keep: frozenset[str]) -> int:
+        """How many points to run at once, so that what is kept stays within ``HELD`` entries."""
+        return max(1, HELD // max(1, sum(self._net.size(name) or 0 for name in keep) + 4 * self._net.widest))
+
+    def run(self, points: Mapping[str, Array], keep: frozenset[str] | None = None) -> dict[str, Values]:
         """Values of all tensors that can be computed.
 
         Args:
             points: Per input, shape (points, entries), inside the box of the domain; taken as exact.
+            keep: Tensors whose values are wanted; None for all.
 
         Returns:
             Per tensor; a point whose values exceed the tensors' types is not part of the domain: all its are NaN.
         """
         known = {name: Values(rows, np.zeros((1, rows.shape[1]))) for name, rows in points.items()}
         with np.errstate(over="ignore", invalid="ignore"):  # points that leave the tensors' types become NaN below
-            for node in self._net.graph.nodes:
+            bad = np.zeros(max((len(rows) for rows in points.values()), default=0), dtype=bool)
+            for number, node in enumerate(self._net.graph.nodes):
                 results = self._affine(node, known) or self._activation(node, known) or self._choice(node, known)
                 for tensor, result in zip(node.outputs, results or (), strict=False):
                     known[tensor.name] = result
-        return self._finite(known)
-
-    def _finite(self, known: dict[str, Values]) -> dict[str, Values]:
-        bad = np.zeros(max((len(v.value) for v in known.values()), default=0), dtype=bool)
-        for name, found in known.items():
-            with np.errstate(invalid="ignore"):
-                bad |= ~(np.abs(found.value) + found.error <= self._net.largest(name)).all(axis=1)
+                    bad |= ~(np.abs(result.value) + result.error <= self._net.largest(tensor.name)).all(axis=1)
+                for tensor in node.inputs if keep is not None else ():
+                    if tensor.name not in (keep or ()) and self._last[tensor.name] == number:
+                        known.pop(tensor.name, None)
+        found = {name: v for name, v in known.items() if keep is None or name in keep}
         if not bad.any():
-            return known
-        return {name: Values(np.where(bad[:, None], np.nan, v.value), v.error) for name, v in known.items()}
+            return found
+        return {name: Values(np.where(bad[:, None], np.nan, v.value), v.error) for name, v in found.items()}
 
     def _variable(self, node: gs.Node, known: Mapping[str, Values]) -> list[Values | None] | None:
         """Values of the inputs (None for constants); None where one is not known."""

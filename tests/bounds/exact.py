@@ -14,6 +14,7 @@ from onnxprune.operators.interval import Array
 from tests.nets import Builder
 
 Exact = NDArray[np.object_]
+FLOAT32_MAX = float(np.finfo(np.float32).max)
 SCALES = (1.0, 1.0, 1.0, 0.1, 1e-7, 1e6, 1e-38, 1e12)
 ALPHAS = (0.1, 0.0, 1.5, -0.5, 1e-30)
 
@@ -45,7 +46,8 @@ def _apply(op: str, inputs: list[Any], attributes: dict[str, Any]) -> Sequence[A
     x, rest = inputs[0], inputs[1:]
     if op == "Gemm":
         factors = [fractions(np.float32(attributes.get(name, 1.0))) for name in ("alpha", "beta")]
-        return [(x @ (rest[0].T if attributes.get("transB") else rest[0])) * factors[0] + rest[1] * factors[1]]
+        product = (x @ (rest[0].T if attributes.get("transB") else rest[0])) * factors[0]
+        return [product + rest[1] * factors[1] if len(rest) > 1 else product]
     if op == "MatMul":
         return [x @ rest[0]]
     if op in ("Relu", "LeakyRelu", "PRelu"):
@@ -193,6 +195,11 @@ def some_points(rng: np.random.Generator, shape: tuple[int, ...], low: float, hi
     """Points of a box: corners, inside, and one where entries are equal."""
     inside = [np.clip(rng.uniform(low, high, size=shape), low, high) for _ in range(2)]
     return [*inside, rng.choice([low, high], size=shape), np.full(shape, low), np.full(shape, high)]
+
+
+def in_range(values: dict[str, Exact], most: float = FLOAT32_MAX) -> bool:
+    """Whether no value leaves the range of its type: else the point is no part of any domain."""
+    return all(abs(v) <= most for value in values.values() if value.dtype.kind == "O" for v in value.reshape(-1))
 
 
 def outside(values: dict[str, Exact], low: dict[str, Array], high: dict[str, Array]) -> list[str]:

@@ -39,7 +39,7 @@ PARTS = {
     "validation": "samples max_abs_error deviation_bound provider",
 }
 PASS_CLASS = available()["remove_inactive"]
-LAYER = "name op total inactive active constant unstable undecided kept kept_because"
+LAYER = "name op activation total inactive active constant unstable undecided kept kept_because by_method trust"
 PASS = "name exactness modified removed merged deviation seconds"
 
 
@@ -165,6 +165,8 @@ def test_report_on_standard_output_is_json_and_nothing_else(
     assert len(report["layers"]) == 2
     for layer in report["layers"]:
         assert set(LAYER.split()) <= set(layer)
+        assert set(layer["by_method"]) == set(report["proof"]["by_method"])
+        assert set(layer["trust"]) == set(report["proof"]["trust"])
     for entry in report["passes"]:
         assert set(PASS.split()) <= set(entry)
     assert "written: out.onnx" in ran.err
@@ -226,7 +228,8 @@ def test_verbose_tells_the_steps_on_standard_error(folder: Path, capsys: pytest.
     ran = command(capsys, "optimize", "dead.onnx", "out.onnx", "--verbose", "--goal", "size")
     assert ran.code == 0
     assert "remove_inactive" in ran.err
-    assert "the rest stays because" in ran.out
+    assert "stays because: " in ran.out
+    assert "proved by: " in ran.out
 
 
 @pytest.mark.parametrize(

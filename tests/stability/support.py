@@ -41,6 +41,7 @@ def prove_all(model: onnx.ModelProto, domain: Domain | Sequence[str], *, runs: b
         batches = [where.sample(specs, {spec.name: shape}, rng, kind) for kind in ("corner", "uniform")]
         if spec.name in corners:
             batches += list(corner_feeds(corners[spec.name], spec, where, shape))
+        batches = [feeds for feeds in batches if where.contains(feeds)]
         return observe(model, axes, batches, provider="CPUExecutionProvider", custom_ops=())
 
     plan = Plan(**{"budget": 20.0, **options})
@@ -63,7 +64,9 @@ def dense_model(blocks: Blocks) -> onnx.ModelProto:
         source = parts[first] if first + 1 == len(parts) else b.node("Concat", parts[first:], axis=1)
         weights = b.weight(np.asarray(table[:, sum(widths[:first]) :], np.float32))
         bias = b.weight(np.asarray(block.bias, np.float32))
-        b.nodes.append(onnx.helper.make_node("Gemm", [source, weights, bias], [f"g{index}"], name=f"g{index}", transB=1))
+        b.nodes.append(
+            onnx.helper.make_node("Gemm", [source, weights, bias], [f"g{index}"], name=f"g{index}", transB=1)
+        )
         parts.append(b.node("Relu", [f"g{index}"]))
         widths.append(block.units)
     last = b.weight(np.ones((widths[-1], 1), np.float32))

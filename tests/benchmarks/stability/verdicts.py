@@ -54,6 +54,8 @@ def report(group: str, wanted: Sequence[Case], evidence: Evidence) -> str:
     parts = [f"# {group}", markdown(*_plain(rows))]
     if lines:
         parts += ["## Verdicts", markdown(header, lines)]
+    if group == "vnncomp":
+        parts += ["## Entries undecided per layer", markdown(*_per_layer(rows, evidence))]
     left = len({case.key for case in wanted}) - len({row.key for row in rows})
     parts.append(f"{len(wrong)} contradictions, {len(misses)} misses, {left} not measured.")
     parts.append("\n".join(f"* {line}" for line in [*wrong, *misses]))
@@ -223,6 +225,22 @@ def _vnncomp(rows: Sequence[Row], evidence: Evidence) -> Table:
         lines.append([*line, None if width is None else f"{width:.3f}"])
     header = ["model", "domain", "CROWN", "linear", "<=", "alpha", "slopes", f"<= {MORE:g}", f"<= {SHARE:g} of time"]
     return [*header, "cascade open", "s", "< alpha", "width"], lines, misses
+
+
+def _per_layer(rows: Sequence[Row], evidence: Evidence) -> tuple[Sequence[str], list[Sequence[Any]]]:
+    """Entries left by every method, layer by layer, front to back."""
+    lines: list[Sequence[Any]] = []
+    for model, domain, methods in _by_model(rows):
+        peers = evidence.baseline.get((Path(model).name, domain), {})
+        cells: list[Any] = []
+        for name, method, count in (("CROWN", "linear0", "unproved"), ("alpha", "linear8", "unproved")):
+            peer, row = peers.get(name), methods.get(method)
+            cells.append(" ".join(map(str, peer.undecided)) if peer else None)
+            cells.append(" ".join(str(layer.get(count, "")) for layer in row.layers) if row else None)
+        ours = methods.get("cascade")
+        cells.append(" ".join(str(layer.get("open", "")) for layer in ours.layers) if ours else None)
+        lines.append([_short(model), domain, *cells])
+    return ["model", "domain", "CROWN", "linear", "alpha", "slopes", "cascade open"], lines
 
 
 def _compare(row: Row | None, peer: Peer | None) -> str:

@@ -177,7 +177,7 @@ def work(job: Mapping[str, Any]) -> dict[str, Any]:
         if method == "interval":
             bounds = interval_bounds(graph, domain)
         else:
-            bounds = linear_bounds(graph, domain, Effort(work=UNLIMITED, steps=int(method.removeprefix("linear"))))
+            bounds = linear_bounds(graph, domain, Effort(seconds=UNLIMITED, steps=int(method.removeprefix("linear"))))
         result["layers"] = states(graph, bounds, {})
     return result | {"seconds": time.perf_counter() - began}
 

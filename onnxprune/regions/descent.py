@@ -1,0 +1,249 @@
+"""The depth-first walk over units: which side of each cut exists, given the sides before it.
+
+At a node the units before ``depth`` are decided, so that the next pre-activation is affine in z. The side where the
+vertex of the node lies is there for free; one programme decides the other. Only the vertex of the side that waits is
+kept, so that memory grows with depth, not with the number of regions.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxprune.operators.interval import Array
+from onnxprune.regions.compiled import compiled
+from onnxprune.regions.simplex import DOUBTFUL, FAILED, FEASIBLE, Basis, Rows, Scratch, copy_basis, solve
+
+ZERO = 1e-12
+"""Share of its parts' sizes below which a coefficient counts as cancelled."""
+STEPS, PROGRAMMES, THIN, DOUBTS, FAILURES = range(5)
+"""Places in the statistics."""
+DONE, PAUSED, FULL = 0, 1, 2
+
+
+class Units(NamedTuple):
+    """The units front to back over z = columns @ t, t in [-1, 1]^n."""
+
+    columns: Array
+    objective: Array
+    rows: Array
+    """Direct part of every unit's row, shape (units, d)."""
+    shift: Array
+    reads: Array
+    """Weights on earlier units, shape (units, units)."""
+    tolerances: Array
+    closed: int
+    """1 where an inactive unit means g <= 0 instead of g < 0."""
+
+
+class Walk(NamedTuple):
+    """A node and what waits beside the way to it."""
+
+    constraints: Rows
+    gates: Array
+    """Pre-activations of decided units over z, shape (units, d)."""
+    offsets: Array
+    sizes: Array
+    """Half-ranges of the pre-activations' linear parts over the box."""
+    bits: NDArray[np.int8]
+    number: NDArray[np.int64]
+    """Constraints before each unit."""
+    waiting: NDArray[np.int8]
+    values: Array
+    points: Array
+    tight: NDArray[np.int64]
+    between: NDArray[np.int64]
+    count: NDArray[np.int64]
+    current: Basis
+    trial: Basis
+    other: Basis
+    room: Scratch
+    depth: NDArray[np.int64]
+    statistics: NDArray[np.int64]
+
+
+@compiled
+def _kept(walk: Walk, unit: int) -> Basis:
+    return Basis(
+        walk.values[unit], walk.points[unit], walk.tight[unit], walk.between[unit], walk.count[unit : unit + 1]
+    )
+
+
+@compiled
+def _constrain(units: Units, walk: Walk, unit: int, place: int, on: int) -> None:
+    """Write the constraint of one side of a unit."""
+    rows, sign = walk.constraints, 1.0 if on else -1.0
+    scale = sign / walk.sizes[unit]
+    for i in range(walk.gates.shape[1]):
+        rows.rows[place, i] = scale * walk.gates[unit, i]
+    rows.shift[place] = scale * walk.offsets[unit]
+    strict = on == 1 or units.closed == 0
+    rows.least[place] = units.tolerances[0] if strict else 0.0
+    rows.slip[place] = 0.5 * units.tolerances[0] if strict else ZERO
+    rows.strict[place] = 1.0 if strict else 0.0
+
+
+@compiled
+def _gate(units: Units, walk: Walk, unit: int) -> tuple[float, float]:
+    """The pre-activation of a unit while the earlier ones stay; the sizes of what was added up."""
+    gate = walk.gates[unit]
+    gate[:] = units.rows[unit]
+    offset = units.shift[unit]
+    size, offset_size = np.abs(np.dot(gate, units.columns)).sum(), abs(offset)
+    for v in range(unit):
+        weight = units.reads[unit, v]
+        if weight != 0.0 and walk.bits[v] == 1:
+            gate += weight * walk.gates[v]
+            offset += weight * walk.offsets[v]
+            size += abs(weight) * walk.sizes[v]
+            offset_size += abs(weight * walk.offsets[v])
+    walk.offsets[unit] = offset
+    walk.sizes[unit] = np.abs(np.dot(gate, units.columns)).sum()
+    return size, offset_size + size
+
+
+@compiled
+def _try(units: Units, walk: Walk, unit: int, place: int, on: int, basis: Basis) -> bool:
+    """Whether a side exists; ``basis`` becomes its vertex."""
+    copy_basis(walk.current, basis)
+    _constrain(units, walk, unit, place, on)
+    found = solve(
+        units.columns, units.objective, walk.constraints, place + 1, basis, walk.room, units.tolerances, walk.statistics
+    )
+    walk.statistics[PROGRAMMES] += 1
+    if found == DOUBTFUL:
+        walk.statistics[DOUBTS] += 1
+    if found == FAILED:
+        walk.statistics[FAILURES] += 1
+    return found == FEASIBLE
+
+
+@compiled
+def decide(units: Units, walk: Walk, unit: int, forced: int) -> int:
+    """Decide the unit at the current node.
+
+    Args:
+        units: The units.
+        walk: Its current vertex becomes that of the side in ``bits[unit]``; ``other`` that of the other side if both
+            exist.
+        unit: Which unit.
+        forced: 0 or 1: take this side, which is known to exist; -1 to look at both.
+
+    Returns:
+        Number of sides that exist.
+    """
+    place = walk.number[unit]
+    walk.waiting[unit] = 0
+    walk.number[unit + 1] = place
+    size, offset_size = _gate(units, walk, unit)
+    offset = walk.offsets[unit]
+    if abs(offset) >= walk.sizes[unit] or walk.sizes[unit] <= ZERO * size:
+        if walk.sizes[unit] <= ZERO * size:
+            walk.bits[unit] = 1 if offset > ZERO * offset_size else 0
+            return 1
+        if abs(offset) > walk.sizes[unit] * (1.0 + ZERO):
+            walk.bits[unit] = 1 if offset > 0 else 0
+            return 1
+    value = offset
+    for i in range(walk.gates.shape[1]):
+        value += walk.gates[unit, i] * walk.current.point[i]
+    value /= walk.sizes[unit]
+    tolerance = units.tolerances[0]
+    walk.number[unit + 1] = place + 1
+    on_free, off_free = value >= tolerance, (value <= 0.0 if units.closed else value <= -tolerance)
+    if forced >= 0:
+        walk.bits[unit] = forced
+        if (forced == 1 and on_free) or (forced == 0 and off_free):
+            _constrain(units, walk, unit, place, forced)
+        elif _try(units, walk, unit, place, forced, walk.trial):
+            copy_basis(walk.trial, walk.current)
+        else:
+            walk.number[unit + 1] = place
+        return 1
+    if on_free or off_free:
+        own = 1 if on_free else 0
+        walk.bits[unit] = own
+        both = _try(units, walk, unit, place, 1 - own, walk.other)
+        _constrain(units, walk, unit, place, own)
+        return 2 if both else 1
+    on = _try(units, walk, unit, place, 1, walk.trial)
+    off = _try(units, walk, unit, place, 0, walk.other)
+    if not on and not off:  # everything here is thinner than the tolerance: the cut is left out
+        walk.statistics[THIN] += 1
+        walk.bits[unit] = 1 if value > ZERO else 0
+        walk.number[unit + 1] = place
+        return 1
+    walk.bits[unit] = 1 if on else 0
+    copy_basis(walk.trial if on else walk.other, walk.current)
+    _constrain(units, walk, unit, place, 1 if on else 0)
+    return 2 if on and off else 1
+
+
+@compiled
+def follow(units: Units, walk: Walk, prefix: NDArray[np.int8]) -> None:
+    """Go to a node; ``current`` is the vertex of the root."""
+    for unit in range(len(prefix)):
+        decide(units, walk, unit, prefix[unit])
+    walk.depth[0] = len(prefix)
+
+
+@compiled
+def cross(units: Units, walk: Walk, unit: int) -> None:
+    """Take the other side of a unit, whose vertex is in ``other``."""
+    walk.bits[unit] = 1 - walk.bits[unit]
+    _constrain(units, walk, unit, walk.number[unit], walk.bits[unit])
+    copy_basis(walk.other, walk.current)
+
+
+@compiled
+def _turn(units: Units, walk: Walk, base: int) -> bool:
+    """Go to the deepest side that waits below the first ``base`` units; False if there is none."""
+    for unit in range(walk.depth[0] - 1, base - 1, -1):
+        if walk.waiting[unit] == 1:
+            walk.waiting[unit] = 0
+            copy_basis(_kept(walk, unit), walk.other)
+            cross(units, walk, unit)
+            walk.depth[0] = unit + 1
+            return True
+    walk.depth[0] = -1
+    return False
+
+
+@compiled
+def advance(
+    units: Units, walk: Walk, base: int, floor: int, programmes: int, found: NDArray[np.int8], leaves: NDArray[np.int64]
+) -> int:
+    """Walk on below the first ``base`` units.
+
+    Args:
+        units: The units.
+        walk: Where the walk is; it can be continued from there.
+        base: Depth of the subtree's root.
+        floor: Depth at which nodes count as leaves.
+        programmes: Stop after about so many.
+        found: Room for the bits of leaves, shape (leaves, floor); none to only count them.
+        leaves: Its first entry counts leaves; where ``found`` is given it counts those in it.
+
+    Returns:
+        DONE, PAUSED after so many programmes, or FULL.
+    """
+    limit = walk.statistics[PROGRAMMES] + programmes
+    while walk.depth[0] >= 0:
+        unit = walk.depth[0]
+        if unit == floor:
+            if len(found):
+                found[leaves[0]] = walk.bits[:floor]
+            leaves[0] += 1
+            _turn(units, walk, base)
+            if len(found) and leaves[0] == len(found):
+                return FULL
+            continue
+        if walk.statistics[PROGRAMMES] >= limit:
+            return PAUSED
+        if decide(units, walk, unit, -1) == 2:
+            walk.waiting[unit] = 1
+            copy_basis(walk.other, _kept(walk, unit))
+        walk.depth[0] = unit + 1
+    return DONE

@@ -1,0 +1,358 @@
+"""A network as linear regions see it: the units that switch over the domain, everything else folded away."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import onnx
+from numpy.typing import ArrayLike, NDArray
+from onnx import helper
+from scipy import sparse
+
+from onnxprune.bounds import Bounds, linear_bounds
+from onnxprune.bounds.blocks import Block, Blocks
+from onnxprune.bounds.static import StaticGraph
+from onnxprune.bounds.unroll import unroll
+from onnxprune.domain import Domain, parse_domain
+from onnxprune.errors import InputError
+from onnxprune.graph.files import ModelLike, load
+from onnxprune.graph.graph import Graph
+from onnxprune.operators.interval import Array, gamma
+from onnxprune.samples import input_specs
+
+MOST_UNITS = 4096
+"""Unstable units beyond which rows are not written out."""
+WIDEST_BOX = 1e12
+"""Ends beyond which an input counts as unbounded."""
+
+Pattern = tuple[int, ...]
+"""One 0 or 1 per unstable unit, layer by layer."""
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """The units of one block, with rows over the inputs and the outputs of earlier *unstable* units only.
+
+    Attributes:
+        name: Label of the block.
+        unstable: Indices in the block of the units that may switch.
+        active: Indices of the units that are on everywhere; they are folded into the rows that read them.
+        inactive: Indices of the units that are off everywhere.
+        weights: Rows of the unstable units, shape (unstable, inputs + unstable units of all earlier layers).
+        bias: Shape (unstable,).
+        rank: Rank of the rows of unstable and active units over the units before that are not always off.
+        plain: Whether the rows of the block read the layer before (or, in the first, the inputs) and nothing else.
+        output: Whether these are signs of outputs, not units of the network.
+    """
+
+    name: str
+    unstable: NDArray[np.int64]
+    active: NDArray[np.int64]
+    inactive: NDArray[np.int64]
+    weights: Array
+    bias: Array
+    rank: int
+    plain: bool
+    output: bool = False
+
+    @property
+    def size(self) -> int:
+        """Number of units that may switch."""
+        return len(self.unstable)
+
+    @property
+    def units(self) -> int:
+        """Number of all units."""
+        return len(self.unstable) + len(self.active) + len(self.inactive)
+
+
+@dataclass(frozen=True, eq=False)
+class AffineMap:
+    """``x -> matrix @ x + shift`` on the inputs."""
+
+    matrix: Array
+    shift: Array
+
+    def __call__(self, points: Array) -> Array:
+        """Values at one point, shape (inputs,), or at many, shape (points, inputs)."""
+        return points @ self.matrix.T + self.shift
+
+
+@dataclass(frozen=True, eq=False)
+class RegionNetwork:
+    """A rectified network over a box, perhaps cut by linear constraints.
+
+    Attributes:
+        low: Lower ends of the box, shape (inputs,).
+        high: Upper ends; where both agree the input is fixed.
+        rows: Constraints of the domain, ``rows @ x <= limits``.
+        limits: Their right-hand sides.
+        layers: From front to back.
+        readout: Rows of the outputs over inputs and unstable units, with their bias; None where unknown.
+        blocks: What it was made from.
+    """
+
+    low: Array
+    high: Array
+    rows: Array
+    limits: Array
+    layers: tuple[Layer, ...]
+    readout: tuple[Array, Array] | None
+    blocks: Blocks
+
+    @staticmethod
+    def of_blocks(blocks: Blocks, readout: Block | None = None, *, include_output: bool = False) -> RegionNetwork:
+        """From blocks with proved bounds; what these say to be stable is folded away.
+
+        Args:
+            blocks: The network, rows taken as exact.
+            readout: Rows of the outputs over all columns of the blocks; its bounds are those of the outputs.
+            include_output: Let the signs of the outputs cut the domain too.
+
+        Raises:
+            InputError: A part is not a rectified affine map, the box is not finite, or there are too many units.
+        """
+        _check(blocks)
+        if include_output and readout is None:
+            raise InputError("The outputs are no affine map of the units.", hint="Leave out the signs of outputs.")
+        return _Folder(blocks).network(readout, include_output)
+
+    @staticmethod
+    def of_layers(
+        layers: Sequence[tuple[ArrayLike, ArrayLike]],
+        low: ArrayLike,
+        high: ArrayLike,
+        *,
+        readout: tuple[ArrayLike, ArrayLike] | None = None,
+        include_output: bool = False,
+    ) -> RegionNetwork:
+        """From weights of shape (units, units before) and biases, every layer rectified; bounds are intervals.
+
+        Args:
+            layers: Weights and biases from front to back.
+            low: Lower ends of the box.
+            high: Upper ends.
+            readout: Weights and biases of the affine outputs.
+            include_output: Let the signs of the outputs cut the domain too.
+        """
+        least, most = np.array(low, dtype=np.float64), np.array(high, dtype=np.float64)
+        blocks: list[Block] = []
+        ends, columns = (least, most), len(least)
+        everything = [*layers, *([] if readout is None else [readout])]
+        for number, (given, bias) in enumerate(everything):
+            block = _dense_block(f"layer{number}", given, bias, columns, ends)
+            blocks.append(block)
+            ends, columns = (np.maximum(block.low, 0.0), np.maximum(block.high, 0.0)), columns + block.units
+        last = blocks.pop() if readout is not None else None
+        empty = sparse.csr_array((0, len(least)))
+        network = Blocks(least, most, tuple(blocks), empty, np.zeros(0))
+        return RegionNetwork.of_blocks(network, last, include_output=include_output)
+
+    @staticmethod
+    def of_model(
+        model: ModelLike,
+        domain: Domain | str | Sequence[str],
+        *,
+        bounds: Bounds | None = None,
+        include_output: bool = False,
+    ) -> RegionNetwork:
+        """From an ONNX model over a domain.
+
+        Args:
+            model: Path, bytes or ModelProto; never changed.
+            domain: As for :func:`onnxprune.optimize`; every input needs a finite box.
+            bounds: Proved bounds on its tensors; by default backward linear bounds.
+            include_output: Let the signs of the outputs cut the domain too.
+
+        Raises:
+            InputError: See :meth:`of_blocks`; or the domain leaves an input unbounded.
+        """
+        proto = load(model).model
+        texts = [domain] if isinstance(domain, str) else domain
+        where = texts if isinstance(texts, Domain) else parse_domain(list(texts), input_specs(proto))
+        graph = Graph(_rectified_outputs(proto))
+        net = StaticGraph(graph)
+        known = linear_bounds(graph, where, known=bounds)
+        unrolled = unroll(net, where, known)
+        if unrolled is None:
+            raise InputError("Linear regions need a finite box for every input.", hint="Give --domain low:high.")
+        count = len(graph.output_names)
+        blocks = unrolled.network
+        tail = blocks.blocks[max(0, len(blocks.blocks) - count) :]
+        if sorted(block.name.split("#")[0] for block in tail) != sorted(o.name for o in proto.graph.output):
+            raise InputError("The outputs depend on operators that are not piecewise linear.")
+        kept = Blocks(blocks.low, blocks.high, blocks.blocks[: len(blocks.blocks) - count], blocks.rows, blocks.limits)
+        return RegionNetwork.of_blocks(kept, _joined(tail, kept), include_output=include_output)
+
+    @cached_property
+    def sizes(self) -> tuple[int, ...]:
+        """Units that may switch, per layer."""
+        return tuple(layer.size for layer in self.layers)
+
+    @property
+    def unstable(self) -> int:
+        """Units that may switch."""
+        return sum(self.sizes)
+
+    @property
+    def units(self) -> int:
+        """All units."""
+        return sum(layer.units for layer in self.layers)
+
+    @property
+    def dimension(self) -> int:
+        """Inputs that are not fixed."""
+        return int((self.high > self.low).sum())
+
+    @property
+    def plain(self) -> bool:
+        """Whether every layer reads the one before and nothing else."""
+        return all(layer.plain for layer in self.layers)
+
+    def preactivations(self, points: Array) -> Array:
+        """Values g of all unstable units, shape (points, unstable)."""
+        columns, found = points, [np.zeros((len(points), 0))]
+        for layer in self.layers:
+            found.append(columns @ layer.weights.T + layer.bias)
+            columns = np.concatenate([columns, np.maximum(found[-1], 0.0)], axis=1)
+        return np.concatenate(found, axis=1)
+
+    def pattern_at(self, point: Array) -> Pattern:
+        """Which unstable units are on at a point."""
+        return tuple(int(g > 0) for g in self.preactivations(point[None])[0])
+
+    def affine_maps(self, pattern: Sequence[int]) -> tuple[AffineMap, AffineMap | None]:
+        """Pre-activations of all unstable units, and the outputs, as affine maps while a pattern holds."""
+        inputs = len(self.low)
+        matrix = np.vstack([np.eye(inputs), np.zeros((self.unstable, inputs))])
+        shift = np.zeros(inputs + self.unstable)
+        rows, constants, at = [np.zeros((0, inputs))], [np.zeros(0)], inputs
+        for layer in self.layers:
+            rows.append(layer.weights @ matrix[:at])
+            constants.append(layer.weights @ shift[:at] + layer.bias)
+            on = np.array(pattern[at - inputs : at - inputs + layer.size], dtype=np.float64)
+            matrix[at : at + layer.size] = on[:, None] * rows[-1]
+            shift[at : at + layer.size] = on * constants[-1]
+            at += layer.size
+        outputs = None
+        if self.readout is not None:
+            width = self.readout[0].shape[1]
+            outputs = AffineMap(self.readout[0] @ matrix[:width], self.readout[0] @ shift[:width] + self.readout[1])
+        return AffineMap(np.concatenate(rows), np.concatenate(constants)), outputs
+
+
+@dataclass
+class _Folder:
+    """Rewrites rows over all columns into rows over the inputs and the unstable units."""
+
+    blocks: Blocks
+
+    def __post_init__(self) -> None:
+        self.inputs = len(self.blocks.low)
+        self.matrix = sparse.csr_array(sparse.eye_array(self.inputs))  # all columns so far in terms of kept ones
+        self.shift = np.zeros(self.inputs)
+        self.kept = self.inputs
+        self.alive = np.ones(self.inputs, dtype=bool)
+        self.previous = slice(0, self.inputs)
+
+    def network(self, readout: Block | None, include_output: bool) -> RegionNetwork:
+        layers = [self._layer(block) for block in self.blocks.blocks]
+        final = None if readout is None else self._rows(readout)
+        if include_output and readout is not None:
+            layers.append(self._layer(readout, output=True))
+        rows = self.blocks.rows.toarray().reshape(-1, self.inputs)
+        found = tuple(layers)
+        return RegionNetwork(self.blocks.low, self.blocks.high, rows, self.blocks.limits, found, final, self.blocks)
+
+    def _rows(self, block: Block) -> tuple[Array, Array]:
+        moved = sparse.csr_array(block.weights @ self.matrix)
+        return np.asarray(moved.toarray()), np.asarray(block.weights @ self.shift + block.bias)
+
+    def _layer(self, block: Block, output: bool = False) -> Layer:
+        weights, bias = self._rows(block)
+        off, on = block.high <= 0, (block.low >= 0) & (block.high > 0)
+        free = ~off & ~on
+        reads = np.zeros(block.weights.shape[1], dtype=bool)
+        reads[block.weights.indices[block.weights.data != 0]] = True
+        reads[self.previous] = False
+        live = block.weights[:, np.flatnonzero(self.alive)].toarray()[~off]
+        rank = int(np.linalg.matrix_rank(live)) if live.size else 0
+        places = [np.flatnonzero(part) for part in (free, on, off)]
+        layer = Layer(block.name, *places, weights[free], bias[free], rank, not reads.any(), output)
+        if not output:
+            self._append(block, weights, bias, free, on, off)
+        return layer
+
+    def _append(
+        self, block: Block, weights: Array, bias: Array, free: NDArray[np.bool_], on: NDArray[np.bool_],
+        off: NDArray[np.bool_],
+    ) -> None:  # fmt: skip
+        count = int(free.sum())
+        own = np.where(on[:, None], weights, 0.0)
+        own = np.hstack([own, np.zeros((block.units, count))])
+        own[np.flatnonzero(free), self.kept + np.arange(count)] = 1.0
+        self.kept += count
+        wide = sparse.csr_array((self.matrix.data, self.matrix.indices, self.matrix.indptr), (len(self.shift), self.kept))
+        self.previous = slice(len(self.shift), len(self.shift) + block.units)
+        self.matrix = sparse.csr_array(sparse.vstack([wide, sparse.csr_array(own)]))
+        self.shift = np.concatenate([self.shift, np.where(on, bias, 0.0)])
+        self.alive = np.concatenate([self.alive, ~off])
+
+
+def _check(blocks: Blocks) -> None:
+    ends = np.concatenate([blocks.low, blocks.high])
+    if not np.isfinite(ends).all() or np.abs(ends).max(initial=0.0) > WIDEST_BOX:
+        raise InputError("Linear regions need a finite box for every input.", hint="Give --domain low:high.")
+    if (blocks.low > blocks.high).any():
+        raise InputError("The domain is empty.")
+    for block in blocks.blocks:
+        if not block.exact:
+            raise InputError(
+                f"'{block.name}' is not piecewise linear: its linear regions cannot be counted.",
+                hint="Regions are counted for Relu, LeakyRelu, PRelu, Clip, HardSigmoid, MaxPool-free networks.",
+            )
+    free = sum(len(block.open) for block in blocks.blocks)
+    if free > MOST_UNITS:
+        raise InputError(
+            f"{free} units may switch over this domain, more than the {MOST_UNITS} that regions are counted for.",
+            hint="Take a smaller domain, or --around a point.",
+        )
+
+
+def _dense_block(name: str, given: ArrayLike, bias: ArrayLike, columns: int, ends: tuple[Array, Array]) -> Block:
+    weights, shift = np.atleast_2d(np.array(given, dtype=np.float64)), np.array(bias, dtype=np.float64).reshape(-1)
+    low, high = ends
+    centre, radius = weights @ (low / 2 + high / 2) + shift, np.abs(weights) @ (high / 2 - low / 2)
+    size = np.abs(weights) @ np.maximum(np.abs(low), np.abs(high)) + np.abs(shift)
+    wide = gamma(weights.shape[1] + 2) * size
+    full = np.zeros((len(shift), columns))
+    full[:, columns - weights.shape[1] :] = weights
+    g_low, g_high = centre - radius - wide, centre + radius + wide
+    return Block(name, sparse.csr_array(full), shift, np.zeros(len(shift)), g_low, g_high)
+
+
+def _rectified_outputs(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with a Relu behind every output, so that outputs unroll as pre-activations."""
+    changed = onnx.ModelProto()
+    changed.CopyFrom(model)
+    taken = {name for node in model.graph.node for name in (*node.input, *node.output)}
+    for output in changed.graph.output:
+        name = output.name
+        while name in taken:
+            name += "_"
+        changed.graph.node.append(helper.make_node("Relu", [output.name], [name]))
+        output.name = name
+    return changed
+
+
+def _joined(tail: Sequence[Block], kept: Blocks) -> Block | None:
+    """The rows of all outputs over the columns of the hidden blocks."""
+    width = len(kept.low) + sum(block.units for block in kept.blocks)
+    if not all(block.exact for block in tail):
+        return None
+    rows = sparse.csr_array(sparse.vstack([block.weights[:, :width] for block in tail]))
+    parts = [np.concatenate([getattr(b, name) for b in tail]) for name in ("bias", "slack", "low", "high")]
+    return Block("outputs", rows, parts[0], parts[1], parts[2], parts[3])
