@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from onnxprune.domain import Domain, around, parse_domain
-    from onnxprune.errors import EnvironmentFailure, InputError, OnnxpruneError, ValidationError
+    from onnxprune.errors import EnvironmentFailure, InputError, OnnxpruneError, ProofError, ValidationError
     from onnxprune.inspection import inspect
     from onnxprune.optimizer import Result, optimize
+    from onnxprune.regions.count import count_regions
     from onnxprune.report import Report
 
 _HOMES = {
@@ -19,9 +20,11 @@ _HOMES = {
     "EnvironmentFailure": "errors",
     "InputError": "errors",
     "OnnxpruneError": "errors",
+    "ProofError": "errors",
     "ValidationError": "errors",
     "Report": "report",
     "Result": "optimizer",
+    "count_regions": "regions.count",
     "inspect": "inspection",
     "optimize": "optimizer",
 }
@@ -31,10 +34,12 @@ __all__ = [
     "EnvironmentFailure",
     "InputError",
     "OnnxpruneError",
+    "ProofError",
     "Report",
     "Result",
     "ValidationError",
     "around",
+    "count_regions",
     "inspect",
     "optimize",
     "parse_domain",

@@ -14,9 +14,7 @@ from onnxprune.operators.interval import down, up
 from onnxprune.pass_api import PassReport
 
 
-def carried(
-    known: Mapping[str, Interval], report: PassReport, graph: Graph, bounds: Bounds
-) -> dict[str, Interval] | None:
+def carried(known: Mapping[str, Interval], report: PassReport, graph: Graph, bounds: Bounds) -> dict[str, Interval]:
     """Bounds that still hold after a pass.
 
     Args:
@@ -27,10 +25,10 @@ def carried(
 
     Returns:
         Indices that went are taken out, those that mean something else are unbounded, the rest is widened by what
-        the pass may have changed. None where the pass does not say which values it kept.
+        the pass may have changed. Nothing where the pass does not say which values it kept.
     """
     if not report.values_kept:
-        return None
+        return {}
     seeds = dict(report.moved)
     for name, amount in report.deviations.items():
         seeds[name] = seeds.get(name, 0.0) + amount

@@ -142,7 +142,9 @@ def _size(graph: Graph, name: str, dim: int | str | None, nodes: list[gs.Node]) 
 
 def _replace_operand(graph: Graph, facts: Facts, found: _Constant, report: PassReport) -> bool:
     tensor = found.tensor
-    readers = [r for r in tensor.outputs if not _is_constant(graph, facts, r)]
+    readers = list(tensor.outputs)
+    if any(_is_constant(graph, facts, reader) for reader in readers):
+        return False  # what they compute could not be replaced either, so they still need the tensor
     factors = [_factor(graph, facts, reader, found) for reader in readers]
     gone = _only_for(graph, tensor)
     known = [factor for factor in factors if factor is not None]

@@ -44,7 +44,7 @@ class DropIdleActivation:
 
     def run(self, graph: Graph, facts: Facts) -> PassReport:
         """Bypass every idle activation."""
-        report = PassReport()
+        report = PassReport(values_kept=True)
         bounds, anywhere = facts.bounds, facts.bounds_anywhere
         idle = [node for node in graph.nodes if _idle(graph, node, bounds)]
         for node in idle:

@@ -29,7 +29,7 @@ class FreezeFeatures:
 
     def run(self, graph: Graph, facts: Facts) -> PassReport:
         """Freeze every dense layer where it lowers the cost."""
-        report = PassReport()
+        report = PassReport(values_kept=True)
         readings = zip(facts.groups.readers, facts.removable.readings, facts.removable_anywhere.readings, strict=True)
         for reader, reading, anywhere in readings:
             fixed = _fixed(reader, reading, facts)
@@ -37,6 +37,7 @@ class FreezeFeatures:
                 report.needed_domain |= bool((anywhere.status[fixed] > reading.status[fixed]).any())
                 rounding = _freeze(graph, reader, reading, fixed)
                 report.rounding = max(report.rounding, rounding)
+                report.moved[reader.layer.writes[0]] = rounding
                 report.modified = True
                 report.changes["inputs frozen"] += int(fixed.sum())
         return report

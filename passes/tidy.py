@@ -72,6 +72,7 @@ class Tidy:
         if unused:
             changes["unused initializers"] = unused
         report.modified = bool(changes)
+        report.values_kept = not changes.keys() & {"BatchNormalization folded", "Pad nodes folded"}
         return report
 
 

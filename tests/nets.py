@@ -174,7 +174,7 @@ def _block(b: Builder, x: str, channels: int) -> tuple[str, int]:
         right = b.activation(b.conv(x, channels, two, kernel=1, pad=0), act, two)
         return b.node("Concat", [left, right], axis=1), one + two
     if kind == "split":
-        even = channels - channels % 2
+        even = max(2, channels - channels % 2)
         y = b.conv(x, channels, even)
         b.node("Split", [y], 2, axis=1)
         left, right = b.outputs_of_last()

@@ -14,6 +14,7 @@ from importlib.metadata import version
 COMMANDS = {
     "optimize": "write a smaller model that does the same",
     "inspect": "say what could go per layer, and why the rest stays",
+    "regions": "count, bound, compare or draw the linear regions",
     "passes": "list the rewrite passes",
     "operators": "list the operators that are understood",
 }
@@ -29,8 +30,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given[0] not in COMMANDS:
         _parser().parse_args(given)
         return 2  # not reached: argparse leaves with --help, --version or an error
-    command = import_module(f"onnxprune.cli.{given[0]}")
-    options = command.parser(f"onnxprune {given[0]}").parse_args(_joined(given[1:]))
+    name, rest = given[0], given[1:]
+    command = import_module(f"onnxprune.cli.{name}")
+    if rest and rest[0] in getattr(command, "PARTS", ()):
+        name, rest = f"{name} {rest[0]}", rest[1:]
+        command = import_module(f"onnxprune.cli.{name.replace(' ', '_')}")
+    options = command.parser(f"onnxprune {name}").parse_args(_joined(rest))
     return _guarded(command.run, options)
 
 

@@ -286,6 +286,7 @@ class Graph:
 
     def to_model(self) -> onnx.ModelProto:
         """Write the graph back into a model that keeps all the rest of the original; the graph is used up."""
+        self._sort()
         self._distinct_names()
         self._share_again()
         original = self._envelope.graph

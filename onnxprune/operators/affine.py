@@ -26,7 +26,9 @@ from onnxprune.operators.static import input_sizes, output_sizes, reals, slots
 from onnxprune.operators.tape import T, Tape
 
 
-def affine_interval(weights: Array, absolute: Array, terms: int, inputs: Interval, bias: Interval) -> Interval:
+def affine_interval(
+    weights: Array, absolute: Array, terms: int, inputs: Interval, bias: Interval, *, plain: bool = False
+) -> Interval:
     """Bounds of ``W x + b`` for inputs whose last axis runs over channels (methods: centre and radius).
 
     Args:
@@ -35,6 +37,7 @@ def affine_interval(weights: Array, absolute: Array, terms: int, inputs: Interva
         terms: Length of the longest sum.
         inputs: Bounds with a last axis of length ``in``.
         bias: Bounds of shape (out,).
+        plain: The weights are single taps: a sum of terms of one sign keeps it, whatever the rounding.
 
     Returns:
         The intersection of two enclosures: centre and radius, and the bias plus or minus the largest
@@ -60,7 +63,19 @@ def affine_interval(weights: Array, absolute: Array, terms: int, inputs: Interva
         np.where(np.isfinite(by_center.lower), by_center.lower, -np.inf),
         np.where(np.isfinite(by_center.upper), by_center.upper, np.inf),
     )
-    return sound.meet(by_size)
+    return _signed(sound.meet(by_size), weights, inputs, bias) if plain and inputs.ndim else sound.meet(by_size)
+
+
+def _signed(found: Interval, weights: Array, inputs: Interval, bias: Interval) -> Interval:
+    """No less than 0 where no term can be negative, no more than 0 where none can be positive."""
+    rising, falling = (np.asarray(mask, dtype=np.float64).T for mask in (weights > 0, weights < 0))
+    below, above = (np.asarray(mask, dtype=np.float64) for mask in (inputs.lower < 0, inputs.upper > 0))
+    negative = (below @ rising + above @ falling > 0) | (bias.lower < 0)
+    positive = (above @ rising + below @ falling > 0) | (bias.upper > 0)
+    return Interval.of(
+        np.where(negative, found.lower, np.maximum(found.lower, 0.0)),
+        np.where(positive, found.upper, np.minimum(found.upper, 0.0)),
+    )
 
 
 def _masked(magnitude: Array) -> Array:
@@ -83,7 +98,7 @@ class Gemm(MatrixProduct):
         x = x.aligned(2).map(lambda v: np.broadcast_to(v, (v.shape[0], layer.n_in)))
         matrix = layer.weights[:, :, 0]
         if layer.bias is not None:
-            return [affine_interval(matrix, np.abs(matrix), layer.n_in, x, Interval.point(layer.bias))]
+            return [affine_interval(matrix, np.abs(matrix), layer.n_in, x, Interval.point(layer.bias), plain=True)]
         product = affine_interval(matrix, np.abs(matrix), layer.n_in, x, Interval.point(np.zeros(layer.n_out)))
         given = inputs[2] if len(inputs) > 2 else None
         if given is None:

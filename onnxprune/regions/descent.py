@@ -14,13 +14,16 @@ from numpy.typing import NDArray
 
 from onnxprune.operators.interval import Array
 from onnxprune.regions.compiled import compiled
+from onnxprune.regions.pivots import Scratch
 from onnxprune.regions.simplex import DOUBTFUL, FAILED, FEASIBLE, Basis, Rows, Scratch, copy_basis, solve
+from onnxprune.regions.vectors import assign, combine, total
 
 ZERO = 1e-12
 """Share of its parts' sizes below which a coefficient counts as cancelled."""
 STEPS, PROGRAMMES, THIN, DOUBTS, FAILURES = range(5)
 """Places in the statistics."""
 DONE, PAUSED, FULL = 0, 1, 2
+OFF, ON, EITHER = np.int64(0), np.int64(1), np.int64(-1)  # plain numbers would compile every function anew
 
 
 class Units(NamedTuple):
@@ -30,6 +33,8 @@ class Units(NamedTuple):
     objective: Array
     rows: Array
     """Direct part of every unit's row, shape (units, d)."""
+    direct: Array
+    """Half-range of that part over the box."""
     shift: Array
     reads: Array
     """Weights on earlier units, shape (units, units)."""
@@ -47,10 +52,10 @@ class Walk(NamedTuple):
     offsets: Array
     sizes: Array
     """Half-ranges of the pre-activations' linear parts over the box."""
-    bits: NDArray[np.int8]
+    bits: NDArray[np.int64]
     number: NDArray[np.int64]
     """Constraints before each unit."""
-    waiting: NDArray[np.int8]
+    waiting: NDArray[np.int64]
     values: Array
     points: Array
     tight: NDArray[np.int64]
@@ -89,18 +94,20 @@ def _constrain(units: Units, walk: Walk, unit: int, place: int, on: int) -> None
 def _gate(units: Units, walk: Walk, unit: int) -> tuple[float, float]:
     """The pre-activation of a unit while the earlier ones stay; the sizes of what was added up."""
     gate = walk.gates[unit]
-    gate[:] = units.rows[unit]
+    assign(gate, units.rows[unit])
     offset = units.shift[unit]
-    size, offset_size = np.abs(np.dot(gate, units.columns)).sum(), abs(offset)
+    size, offset_size = units.direct[unit], abs(offset)
     for v in range(unit):
         weight = units.reads[unit, v]
         if weight != 0.0 and walk.bits[v] == 1:
-            gate += weight * walk.gates[v]
+            for i in range(len(gate)):
+                gate[i] += weight * walk.gates[v, i]
             offset += weight * walk.offsets[v]
             size += abs(weight) * walk.sizes[v]
             offset_size += abs(weight * walk.offsets[v])
     walk.offsets[unit] = offset
-    walk.sizes[unit] = np.abs(np.dot(gate, units.columns)).sum()
+    combine(gate, units.columns, walk.room.effect)
+    walk.sizes[unit] = total(walk.room.effect)
     return size, offset_size + size
 
 
@@ -153,40 +160,32 @@ def decide(units: Units, walk: Walk, unit: int, forced: int) -> int:
     tolerance = units.tolerances[0]
     walk.number[unit + 1] = place + 1
     on_free, off_free = value >= tolerance, (value <= 0.0 if units.closed else value <= -tolerance)
+    free = ON if on_free else OFF if off_free else EITHER
+    first, second = EITHER, EITHER  # sides that programmes decide
     if forced >= 0:
-        walk.bits[unit] = forced
-        if (forced == 1 and on_free) or (forced == 0 and off_free):
-            _constrain(units, walk, unit, place, forced)
-        elif _try(units, walk, unit, place, forced, walk.trial):
-            copy_basis(walk.trial, walk.current)
-        else:
+        first = EITHER if free == forced else forced
+    elif free >= 0:
+        second = ON - free
+    else:
+        first, second = ON, OFF
+    has_first, has_second = False, False
+    for attempt in range(2):
+        side = first if attempt == 0 else second
+        if side >= 0:
+            exists = _try(units, walk, unit, place, side, walk.trial if attempt == 0 else walk.other)
+            has_first, has_second = has_first or (attempt == 0 and exists), attempt == 1 and exists
+    own = forced if forced >= 0 else free
+    if first >= 0:
+        if not has_first and not has_second:  # all that is here is thinner than the tolerance: the cut is left out
+            walk.statistics[THIN] += 1 if forced < 0 else 0
+            walk.bits[unit] = (1 if value > ZERO else 0) if forced < 0 else forced
             walk.number[unit + 1] = place
-        return 1
-    if on_free or off_free:
-        own = 1 if on_free else 0
-        walk.bits[unit] = own
-        both = _try(units, walk, unit, place, 1 - own, walk.other)
-        _constrain(units, walk, unit, place, own)
-        return 2 if both else 1
-    on = _try(units, walk, unit, place, 1, walk.trial)
-    off = _try(units, walk, unit, place, 0, walk.other)
-    if not on and not off:  # everything here is thinner than the tolerance: the cut is left out
-        walk.statistics[THIN] += 1
-        walk.bits[unit] = 1 if value > ZERO else 0
-        walk.number[unit + 1] = place
-        return 1
-    walk.bits[unit] = 1 if on else 0
-    copy_basis(walk.trial if on else walk.other, walk.current)
-    _constrain(units, walk, unit, place, 1 if on else 0)
-    return 2 if on and off else 1
-
-
-@compiled
-def follow(units: Units, walk: Walk, prefix: NDArray[np.int8]) -> None:
-    """Go to a node; ``current`` is the vertex of the root."""
-    for unit in range(len(prefix)):
-        decide(units, walk, unit, prefix[unit])
-    walk.depth[0] = len(prefix)
+            return 1
+        own = first if has_first else second
+        copy_basis(walk.trial if has_first else walk.other, walk.current)
+    walk.bits[unit] = own
+    _constrain(units, walk, unit, place, own)
+    return 2 if has_second and (has_first or first < 0) else 1
 
 
 @compiled
@@ -234,7 +233,8 @@ def advance(
         unit = walk.depth[0]
         if unit == floor:
             if len(found):
-                found[leaves[0]] = walk.bits[:floor]
+                for v in range(floor):
+                    found[leaves[0], v] = walk.bits[v]
             leaves[0] += 1
             _turn(units, walk, base)
             if len(found) and leaves[0] == len(found):
@@ -242,7 +242,7 @@ def advance(
             continue
         if walk.statistics[PROGRAMMES] >= limit:
             return PAUSED
-        if decide(units, walk, unit, -1) == 2:
+        if decide(units, walk, unit, EITHER) == 2:
             walk.waiting[unit] = 1
             copy_basis(walk.other, _kept(walk, unit))
         walk.depth[0] = unit + 1

@@ -26,7 +26,8 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from onnxprune.operators.interval import Array
-from onnxprune.regions.mip import TOLERANCE, Definition, PatternProgramme, slack_of
+from onnxprune.regions.interior import Definition, slack_of
+from onnxprune.regions.mip import TOLERANCE, PatternProgramme
 from onnxprune.regions.network import Pattern, RegionNetwork
 
 Encoding = Literal["slack", "lazy"]
@@ -101,7 +102,9 @@ def parity_bound(
     complete = len(survived) == runs
     lower = max(1.0, share * 2.0 ** sorted(survived, reverse=True)[rank - 1]) if complete else 1.0
     seconds = time.perf_counter() - began
-    return ParityBound(lower, confidence, tuple(survived), size, rank, solves, seconds, complete or not network.unstable)
+    return ParityBound(
+        lower, confidence, tuple(survived), size, rank, solves, seconds, complete or not network.unstable
+    )
 
 
 @dataclass
@@ -171,7 +174,7 @@ class _Run:
 
 def parity(pattern: Pattern, units: NDArray[np.int64], side: int) -> bool:
     """Whether the number of these units that are on is even (side 0) or odd (side 1)."""
-    return sum(pattern[unit] for unit in units.tolist()) % 2 == side
+    return bool(sum(pattern[unit] for unit in units.tolist()) % 2 == side)
 
 
 def odd_set(pattern: Pattern, units: NDArray[np.int64]) -> tuple[Array, float, float]:
@@ -203,7 +206,7 @@ def _typical(runs: int, rank: int) -> float:
     """Expected rank-th largest number of rows survived, less log2 of the number of patterns."""
     rows = np.arange(-40, 40)
     alive = 1 - np.exp(-(2.0 ** -rows.astype(np.float64)))  # patterns that survive are about Poisson
-    return float(stats.binom.sf(rank - 1, runs, alive).sum() - 41)
+    return float(np.sum(stats.binom.sf(rank - 1, runs, alive)) - 41)
 
 
 def runs_needed(a: int = 1, confidence: float = 0.995) -> tuple[int, int]:
@@ -225,5 +228,3 @@ def runs_needed(a: int = 1, confidence: float = 0.995) -> tuple[int, int]:
 def tail_share(runs: int, rank: int, p: float) -> float:
     """``P[Bin(runs, p) >= rank]``, exactly."""
     return float(stats.binom.sf(rank - 1, runs, p))
-
-

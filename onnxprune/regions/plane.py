@@ -9,6 +9,7 @@ import numpy as np
 
 from onnxprune.bounds.static import StaticGraph
 from onnxprune.domain import Domain
+from onnxprune.domain.arrays import load_arrays
 from onnxprune.errors import InputError
 from onnxprune.operators.interval import Array
 from onnxprune.regions.polygon import Point, Polygon, keep
@@ -104,3 +105,31 @@ def _inside(net: StaticGraph, domain: Domain, plane: Plane, window: Polygon) -> 
     if len(window) < 3:
         raise InputError("The plane through the three points misses the domain.", hint="Choose points inside it.")
     return window
+
+
+def read_point(path: str, net: StaticGraph) -> Array:
+    """An input from a file, flat: a ``.npy`` file, or for several inputs a ``.npz`` file with their names.
+
+    Raises:
+        InputError: The file cannot be read or does not fit.
+    """
+    loaded = load_arrays(path)
+    if not isinstance(loaded, dict):
+        if len(net.inputs) != 1:
+            hint = f"Save an .npz file with the arrays {', '.join(net.inputs)}."
+            raise InputError(f"{path}: one array for a model with {len(net.inputs)} inputs.", hint=hint)
+        loaded = {net.inputs[0]: loaded}
+    parts = []
+    for name in net.inputs:
+        if name not in loaded:
+            raise InputError(f"{path}: no array for input '{name}'.", hint=f"Inputs: {', '.join(net.inputs)}.")
+        values = loaded[name]
+        if not np.can_cast(values.dtype, np.float64):
+            raise InputError(f"{path}: {values.dtype} is no real number type.", hint="Save it as float32.")
+        if values.size != net.size(name):
+            found, wanted = "x".join(map(str, values.shape)), "x".join(map(str, net.shape(name) or ("?",)))
+            raise InputError(
+                f"{path}: shape {found} does not fit input '{name}' of shape {wanted}.", hint="Save a single sample."
+            )
+        parts.append(values.astype(np.float64).reshape(-1))
+    return np.concatenate(parts)

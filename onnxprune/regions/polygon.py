@@ -72,9 +72,7 @@ def area(polygon: Polygon) -> float:
     """Area (positive for counter-clockwise corners)."""
     if len(polygon) < 3:
         return 0.0
-    return 0.5 * sum(
-        x0 * y1 - x1 * y0 for (x0, y0), (x1, y1) in zip(polygon, [*polygon[1:], polygon[0]], strict=True)
-    )
+    return 0.5 * sum(x0 * y1 - x1 * y0 for (x0, y0), (x1, y1) in zip(polygon, [*polygon[1:], polygon[0]], strict=True))
 
 
 def largest(polygon: Polygon, lines: Sequence[Line]) -> list[tuple[int, Polygon]]:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from onnxprune.operators.interval import Array
 from onnxprune.regions.compiled import compiled
 from onnxprune.regions.pivots import SMALLEST_PIVOT, Scratch, enter, invert
+from onnxprune.regions.vectors import assign, combine, project
 
 OUTSIDE = 1e-11
 """How far a column may be outside its ends."""
@@ -51,10 +52,10 @@ class Basis(NamedTuple):
 def copy_basis(source: Basis, target: Basis) -> None:
     """Overwrite one basis by another."""
     k = source.count[0]
-    target.values[:] = source.values
-    target.point[:] = source.point
-    target.tight[:k] = source.tight[:k]
-    target.between[:k] = source.between[:k]
+    assign(target.values, source.values)
+    assign(target.point, source.point)
+    for a in range(k):
+        target.tight[a], target.between[a] = source.tight[a], source.between[a]
     target.count[0] = k
 
 
@@ -65,8 +66,8 @@ def vertex(columns: Array, objective: Array, rows: Rows, basis: Basis, room: Scr
     values, tight, between, point = basis.values, basis.tight, basis.between, basis.point
     for b in range(k):
         values[between[b]] = 0.0
-    np.dot(columns, values, point)
-    room.prices[:] = objective
+    project(columns, values, point)
+    assign(room.prices, objective)
     if k == 0:
         return True
     for a in range(k):
@@ -189,18 +190,20 @@ def solve(
         statistics[0] += 1
         # the violated value as share @ (tight constraints) + direction @ z of the columns at their ends
         if leaving < number:
-            direction[:] = rows.rows[leaving]
+            assign(direction, rows.rows[leaving])
             for b in range(k):
                 room.reduced[b] = _along(columns, direction, between[b])
             for a in range(k):
                 share[a] = _column_product(room.reduced, inverse, a, k)
         else:
-            direction[:] = 0.0
-            share[:k] = inverse[leaving - number, :k]
+            for i in range(len(direction)):
+                direction[i] = 0.0
+            for a in range(k):
+                share[a] = inverse[leaving - number, a]
         for a in range(k):
             _subtract(direction, share[a], rows.rows, tight[a])
-        np.dot(direction, columns, room.effect)
-        np.dot(room.prices, columns, room.costs)
+        combine(direction, columns, room.effect)
+        combine(room.prices, columns, room.costs)
         for b in range(k):
             room.effect[between[b]] = 0.0
         limit, row_out = np.inf, -1

@@ -10,11 +10,10 @@ thousand units are within reach.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import onnx_graphsurgeon as gs
-from numpy.typing import NDArray
 
 from onnxprune.bounds.static import StaticGraph
 from onnxprune.domain import Domain
@@ -23,10 +22,10 @@ from onnxprune.operators.interval import Array
 from onnxprune.operators.relaxation import Choices, Pieces
 from onnxprune.operators.tape import NumpyTape
 from onnxprune.regions.plane import Plane, plane_through
-from onnxprune.regions.polygon import TIE, Line, Point, Polygon, area, centre, largest, split
+from onnxprune.regions.polygon import Polygon, area, largest
+from onnxprune.regions.slice_cuts import at_centres, centres, cut_by_choice, cut_by_lines, lines_of
+from onnxprune.regions.slice_plan import Plan, plan_of
 
-ORDERED = frozenset({"Softmax", "LogSoftmax", "Sigmoid"})
-"""Operators behind which the largest output is the largest input."""
 MEMORY = 2**26
 """Bytes of values that a batch of polygons may take."""
 THIN = 1e-13
@@ -127,8 +126,7 @@ def slice_network(
         InputError: The points span no plane, or an operator between rectifiers is not piecewise linear.
     """
     plane, window = plane_through(net, points, domain, margin)
-    worker = _Slicer(net, window, stopped, most)
-    worker.check()
+    worker = _Slicer(net, window, stopped, most, plan_of(net))
     references = plane.points(CORNERS)
     values, start = {}, 0
     for name in net.inputs:
@@ -141,7 +139,7 @@ def slice_network(
         if len(regions) >= most:
             worker.complete = False
             break
-    return Slice(plane, window, tuple(regions), worker.thin, worker.complete, worker.ignored)
+    return Slice(plane, window, tuple(regions), worker.thin, worker.complete, worker.plan.ignored)
 
 
 @dataclass
@@ -150,76 +148,15 @@ class _Slicer:
     window: Polygon
     stopped: Callable[[], bool]
     most: int
+    plan: Plan
     thin: int = 0
     complete: bool = True
-    ignored: tuple[str, ...] = ()
-    output: str | None = None
-    last: dict[str, int] = field(default_factory=dict)
-    """By tensor the last node that reads it."""
-    kinds: dict[int, Pieces | Choices | str] = field(default_factory=dict)
-
-    def check(self) -> None:
-        """Sort the nodes into affine, piecewise linear, and an end that is left out."""
-        known, skipped = set(self.net.inputs), []
-        for position, node in enumerate(self.net.graph.nodes):
-            reads = _variable(node)
-            for name in reads:
-                self.last[name] = position
-            if not reads:
-                continue
-            kind = self._kind(node) if all(name in known for name in reads) else None
-            if kind is not None:
-                self.kinds[position] = kind
-                known |= {tensor.name for tensor in node.outputs}
-            else:
-                skipped.append(node)
-        self.ignored = tuple(str(node.op) for node in skipped)
-        bend = next((node for node in skipped if self._bends(node)), None)
-        if bend is not None:
-            what = next(n for n in skipped if all(name in known for name in _variable(n)))
-            raise InputError(
-                f"Operator {what.op} ({what.name}) is not piecewise linear, or its shape is open, and {bend.op} "
-                f"({bend.name}) lies behind it.",
-                hint="Slices need networks of affine and piecewise-linear operators.",
-            )
-        self.output = self._output(known)
-
-    def _output(self, known: set[str]) -> str | None:
-        """The tensor whose largest entry is the class: the first output, or what an ordered operator reads."""
-        name = self.net.graph.output_names[0]
-        makers = {tensor.name: node for node in self.net.graph.nodes for tensor in node.outputs}
-        while name not in known:
-            node = makers.get(name)
-            if node is None or node.op not in ORDERED:
-                return None
-            name = node.inputs[0].name
-        self.last[name] = len(self.net.graph.nodes)
-        return name
-
-    def _kind(self, node: gs.Node) -> Pieces | Choices | str | None:
-        if any(self.net.size(tensor.name) is None for tensor in (*node.outputs, *node.inputs) if tensor.name):
-            return None
-        if self.net.constant_part(node) is not None:
-            return "affine"
-        operator, view = self.net.operator(node), self.net.view(node)
-        pieces = None if operator is None else operator.pieces(view)
-        if pieces is not None:
-            return pieces
-        choices = None if operator is None else operator.choices(view)
-        return choices if choices is not None and len(_variable(node)) == len(node.inputs) else None
-
-    def _bends(self, node: gs.Node) -> bool:
-        operator = self.net.operator(node)
-        if operator is None:
-            return False
-        view = self.net.view(node)
-        return operator.pieces(view) is not None or operator.choices(view) is not None
 
     def advance(self, batch: _Batch, position: int) -> Iterator[Region]:
         """Send polygons through the nodes from a position on, a few at a time where they take much memory."""
         nodes = self.net.graph.nodes
         for place in range(position, len(nodes)):
-            kind, node = self.kinds.get(place), nodes[place]
+            kind, node = self.plan.kinds.get(place), nodes[place]
             if kind is None:
                 continue
             if isinstance(kind, str):
@@ -229,6 +166,8 @@ class _Slicer:
             children = self._parts(node, kind, batch)
             parents = [number for number, parts in enumerate(children) for _ in parts]
             polygons = [polygon for parts in children for polygon in parts]
+            if not polygons:
+                return
             step = self._at_once(batch, node)
             for start in range(0, len(polygons), step):
                 following = batch.grown(parents[start : start + step], polygons[start : start + step])
@@ -242,7 +181,7 @@ class _Slicer:
             if len(polygons) > step:
                 return
             batch = following
-        outputs = batch.values.get(self.output) if self.output else None
+        outputs = batch.values.get(self.plan.output) if self.plan.output else None
         for number, (polygon, active) in enumerate(zip(batch.polygons, batch.active, strict=True)):
             yield Region(polygon, active, None if outputs is None else outputs[number])
 
@@ -253,7 +192,7 @@ class _Slicer:
 
     def _forget(self, batch: _Batch, place: int) -> None:
         """Drop tensors that nothing behind a place reads."""
-        batch.values = {name: v for name, v in batch.values.items() if self.last.get(name, -1) > place}
+        batch.values = {name: v for name, v in batch.values.items() if self.plan.last.get(name, -1) > place}
 
     def _affine(self, node: gs.Node, batch: _Batch) -> None:
         given: list[Array | None] = []
@@ -274,7 +213,10 @@ class _Slicer:
             if count > self.most or self.stopped():
                 self.complete = False
                 break
-            parts = self._by_knots(node, kind, polygon, own) if isinstance(kind, Pieces) else _by_choice(kind, polygon, own)
+            if isinstance(kind, Pieces):
+                parts = self._by_knots(node, kind, polygon, own)
+            else:
+                parts = cut_by_choice(kind, polygon, own)
             least = THIN * area(self.window)
             solid = [part for part in parts if area(part) > least]
             self.thin += len(parts) - len(solid)
@@ -287,32 +229,18 @@ class _Slicer:
         lines = [np.zeros((3, 0))]
         for knot, bend in zip(kind.knots, kind.bends, strict=True):
             lines.append((values - _flat(knot, shape))[:, _flat(bend, shape) != 0])
-        return self._cut(polygon, np.concatenate(lines, axis=1))
-
-    def _cut(self, polygon: Polygon, values: Array) -> list[Polygon]:
-        """A polygon cut by many lines (values at the reference points, shape (3, lines)), the most central first."""
-        done: list[Polygon] = []
-        waiting = [(polygon, values)]
-        while waiting and len(done) <= self.most:
-            part, lines = waiting.pop()
-            lines, best = _crossing(part, lines)
-            if best < 0:
-                done.append(part)
-                continue
-            sides = split(part, lines_of(lines[:, best : best + 1])[0])
-            rest = np.delete(lines, best, axis=1)
-            waiting += [(side, rest) for side in sides]
-        self.complete &= not waiting
-        return done
+        parts, complete = cut_by_lines(polygon, np.concatenate(lines, axis=1), self.most)
+        self.complete &= complete
+        return parts
 
     def _rectified(self, node: gs.Node, kind: Pieces, batch: _Batch) -> None:
         """Values behind a piecewise-linear activation none of whose units switches inside a polygon."""
         shape = self.net.shape(node.inputs[0].name) or ()
-        x, weights = batch.values[node.inputs[0].name], _weights(batch.polygons)
+        x, weights = batch.values[node.inputs[0].name], centres(batch.polygons)
         result, count = _flat(kind.slope, shape) * x + _flat(kind.offset, shape), np.zeros(len(x), dtype=np.int64)
         for at, weight in zip(kind.knots, kind.bends, strict=True):
             knot, bend = _flat(at, shape), _flat(weight, shape)
-            on = (_at(weights, x - knot) > 0) & (bend != 0)
+            on = (at_centres(weights, x - knot) > 0) & (bend != 0)
             result += np.where(on[:, None, :], bend * (x - knot), 0.0)
             count += on.sum(axis=1)
         batch.values[node.outputs[0].name] = result
@@ -322,84 +250,12 @@ class _Slicer:
         """Values behind a maximum that the same entry attains all over a polygon."""
         sign = 1.0 if kind.largest else -1.0
         joined = sign * np.concatenate([batch.values[t.name] for t in node.inputs], axis=-1)
-        middle = _at(_weights(batch.polygons), joined)
+        middle = at_centres(centres(batch.polygons), joined)
         best = np.where(kind.indices < 0, -np.inf, middle[:, kind.indices]).argmax(axis=-1)
         places = np.broadcast_to(kind.indices, (len(batch), *kind.indices.shape))
         picked = np.take_along_axis(places, best[..., None], axis=-1)[..., 0]
         batch.values[node.outputs[0].name] = sign * np.take_along_axis(joined, picked[:, None, :], axis=-1)
 
 
-def _by_choice(kind: Choices, polygon: Polygon, values: Array) -> list[Polygon]:
-    """A polygon cut where another entry becomes the largest."""
-    own = values if kind.largest else -values
-    done, waiting = [], [(polygon, kind.indices)]
-    while waiting:
-        part, windows = waiting.pop()
-        windows = _contested(part, own, windows)
-        if not len(windows):
-            done.append(part)
-            continue
-        first = windows[0]
-        waiting += [(piece, windows[1:]) for _, piece in largest(part, lines_of(own[:, first[first >= 0]]))]
-    return done
-
-
-def lines_of(values: Array) -> list[Line]:
-    """Affine functions from their values at the reference points, shape (3, functions)."""
-    first, right, up = values
-    return [(a, b - a, c - a) for a, b, c in zip(first.tolist(), right.tolist(), up.tolist(), strict=True)]
-
-
-def _variable(node: gs.Node) -> list[str]:
-    return [t.name for t in node.inputs if t.name and not isinstance(t, gs.Constant)]
-
-
 def _flat(values: Array, shape: tuple[int, ...]) -> Array:
     return np.broadcast_to(values, shape).reshape(-1)
-
-
-def _weights(polygons: Sequence[Polygon]) -> Array:
-    """What a value at each polygon's centre takes of the values at the reference points, shape (polygons, 3)."""
-    x, y = np.array([centre(polygon) for polygon in polygons]).T
-    return np.stack([1.0 - x - y, x, y], axis=1)
-
-
-def _at(weights: Array, values: Array) -> Array:
-    """Values at one point per polygon, shape (polygons, entries)."""
-    return np.asarray(np.einsum("pk,pke->pe", weights, values), dtype=np.float64)
-
-
-def _corner_values(polygon: Polygon, values: Array) -> tuple[Array, Array]:
-    """Values at the corners, shape (corners, entries), and what counts as 0 there, shape (entries,)."""
-    x, y = np.array(polygon).T
-    right, up = values[1] - values[0], values[2] - values[0]
-    at = values[0] + np.outer(x, right) + np.outer(y, up)
-    return at, TIE * (np.abs(values[0]) + np.abs(right) + np.abs(up))
-
-
-def _crossing(polygon: Polygon, values: Array) -> tuple[Array, int]:
-    """The functions that change sign inside a polygon, and which of them cuts it most evenly (-1 for none)."""
-    if not values.shape[1]:
-        return values, -1
-    at, tie = _corner_values(polygon, values)
-    low, high = at.min(axis=0), at.max(axis=0)
-    which = np.flatnonzero((low < -tie) & (high > tie))
-    if not len(which):
-        return values[:, which], -1
-    balance = np.minimum(-low[which], high[which]) / (high[which] - low[which])
-    return values[:, which], int(balance.argmax())
-
-
-def _contested(polygon: Polygon, values: Array, windows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The windows (rows of candidates, -1 for none) whose largest entry changes inside a polygon."""
-    used, inverse = np.unique(np.maximum(windows, 0), return_inverse=True)
-    at, tie = _corner_values(polygon, values[:, used])
-    places = inverse.reshape(windows.shape)
-    candidates = np.where(windows < 0, -np.inf, at[:, places])
-    least = candidates.max(axis=-1, keepdims=True) - tie[places]
-    return windows[~(candidates >= least).all(axis=0).any(axis=-1)]
-
-
-def point_in(plane: Plane, corner: Point) -> Array:
-    """The network's input at a point of the plane."""
-    return plane.points(np.array([corner]))[0]

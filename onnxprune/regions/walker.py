@@ -57,7 +57,9 @@ class Walker:
         """Go to a node that exists: the sides of the first units. What waited elsewhere is forgotten."""
         copy_basis(self._root, self._walk.current)
         self._walk.waiting[:] = 0
-        descent.follow(self._units, self._walk, np.array(prefix, dtype=np.int8))
+        for unit, side in enumerate(prefix):
+            descent.decide(self._units, self._walk, unit, int(side))
+        self._walk.depth[0] = len(prefix)
         self._base = len(prefix)
 
     def count(self, programmes: int = 1 << 62) -> tuple[int, bool]:
@@ -85,6 +87,10 @@ class Walker:
         """After :meth:`sides`, take the second side instead."""
         unit = int(self._walk.depth[0]) - 1
         descent.cross(self._units, self._walk, unit)
+
+    def stay(self) -> None:
+        """Make the current node the root of what is counted next."""
+        self._base = int(self._walk.depth[0])
 
     def open_nodes(self) -> list[Pattern]:
         """Nodes that are not walked through yet: they and what was counted make up the whole subtree."""
@@ -142,7 +148,8 @@ class Walker:
         objective = np.random.default_rng(0).normal(size=len(columns))
         tolerances = np.array([self.tolerance, self.tolerance * NEGLIGIBLE])
         rows = np.ascontiguousarray(parts[:count])
-        return Units(columns, objective, rows, shift, reads, tolerances, int(closed))
+        direct_sizes = np.abs(rows @ columns).sum(axis=1)
+        return Units(columns, objective, rows, direct_sizes, shift, reads, tolerances, int(closed))
 
     def _start(self) -> tuple[Walk, Basis]:
         columns = self._units.columns
@@ -165,8 +172,8 @@ class Walker:
             raise InputError("The domain is empty.", hint="Its linear constraints cannot hold together.")
         u = self.depth
         walk = Walk(
-            rows, np.zeros((u, d)), np.zeros(u), np.zeros(u), np.zeros(u, dtype=np.int8),
-            np.full(u + 1, fixed, dtype=np.int64), np.zeros(u, dtype=np.int8), np.zeros((u, n)), np.zeros((u, d)),
+            rows, np.zeros((u, d)), np.zeros(u), np.zeros(u), np.zeros(u, dtype=np.int64),
+            np.full(u + 1, fixed, dtype=np.int64), np.zeros(u, dtype=np.int64), np.zeros((u, n)), np.zeros((u, d)),
             np.zeros((u, most), dtype=np.int64), np.zeros((u, most), dtype=np.int64), np.zeros(u, dtype=np.int64),
             bases[1], bases[2], bases[3], room, np.zeros(1, dtype=np.int64), statistics,
         )  # fmt: skip

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
+import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from onnxprune.bounds import Bounds, interval_bounds, linear_bounds
@@ -20,6 +21,7 @@ from onnxprune.graph.graph import Graph
 from onnxprune.graph.groups import ChannelGroups
 from onnxprune.operators import Axis
 from onnxprune.operators.interval import Array
+from onnxprune.operators.tape import NumpyTape
 from onnxprune.stability.ledger import SIDES, Ledger, Question
 from onnxprune.stability.memory import Memory
 from onnxprune.stability.programmes import Programmes
@@ -27,6 +29,7 @@ from onnxprune.stability.proofs import Plan, Proofs, Stage
 from onnxprune.witness import Observed
 from onnxprune.witness.ascent import Goal, ascend
 from onnxprune.witness.evaluator import HELD, Evaluator, Values
+from onnxprune.workers import Workers
 
 Look = Callable[[Sequence[Axis], Mapping[str, Array]], Mapping[Axis, Observed]]
 """Runs the model on samples and on the given corners, and watches these axes."""
@@ -43,6 +46,8 @@ MOST = 512
 """Corners of linear bounds that are run exactly."""
 MANY, CLIMBERS = 48, 256
 """Starts for each question that stays open, and for all of them together."""
+QUICK = 2e8
+"""Multiply-adds up to which a network is always run exactly, to compare."""
 FEWEST = 8
 """Points that a first run times; where no more than these are affordable, nothing is climbed."""
 SHARE = 0.2
@@ -78,6 +83,7 @@ class _Cascade:
         self.memory = Memory(self.ledger, plan.store)
         self.rng = np.random.default_rng(plan.seed)
         self.began = time.perf_counter()
+        self.workers = Workers(plan.jobs, plan.executor)
         self.reach: int | None = None
         self.key = uuid.uuid4().hex
         self.stages: list[Stage] = []
@@ -95,7 +101,9 @@ class _Cascade:
             if self.plan.method == "cascade":
                 self._linear()
             if self._searchable():
-                self._search()
+                self._compare()
+                with self.workers:
+                    self._search()
         else:
             self._witnesses()
         return Proofs(self.bounds, self.stages, self.ledger.switching(), time.perf_counter() - self.began, self.notes)
@@ -142,7 +150,32 @@ class _Cascade:
 
     def _witnesses(self) -> None:
         self._say("looking for units that switch")
-        self.ledger.see(self.look(self.ledger.watched, self.bounds.corners))
+        self.ledger.see(self.look(self.ledger.watched, self.bounds.corners), self._floors())
+
+    def _floors(self) -> dict[str, float]:
+        """Per pre-activation how large its terms can be, where cancellation could hide that from its values."""
+        floors = {}
+        for name in self.ledger.axes:
+            node = self.ledger.producer(name)
+            boxes = [] if node is None else [self.net.flat(self.bounds, t.name) for t in node.inputs]
+            if node is None or self.net.constant_part(node) is None:
+                continue
+            inputs = [None if box is None else np.maximum(*map(np.abs, box))[None] for box in boxes]
+            constant = [isinstance(t, gs.Constant) or not t.name for t in node.inputs]
+            if any(given is None and not fixed for given, fixed in zip(inputs, constant, strict=True)):
+                continue
+            with np.errstate(over="ignore", invalid="ignore"):
+                size = self.net.apply(node, inputs, NumpyTape(absolute=True))
+            if size is not None:
+                floors[name] = float(size[0].max(initial=0.0))
+        return floors
+
+    def _compare(self) -> None:
+        """Hold what is proved against a few exact runs, even where nothing is left to find."""
+        if sum(self.net.work(node) for node in self.graph.nodes) <= QUICK:
+            points = self._draw(FEWEST)
+            if points:
+                self.note(points)
 
     def _searchable(self) -> bool:
         """Whether points of the domain can be made: every input has a finite box."""
@@ -311,6 +344,7 @@ class _Cascade:
             deadline,
             self.asked,
             self.key,
+            self.workers,
             self.reach,
             self.notes,
         )

@@ -18,6 +18,8 @@ from onnxprune.operators.interval import Array
 from onnxprune.witness import Observed
 from onnxprune.witness.evaluator import Values
 
+FLOOR = 3e-6
+"""Share of the largest terms of a sum that counts as rounding in single precision."""
 SIDES = (1, -1)
 """1 asks whether an entry never exceeds its knot, -1 whether it never falls below it."""
 
@@ -146,16 +148,26 @@ class Ledger:
         for sign, beyond in ((1, place.low > place.knot), (-1, place.high < place.knot)):
             place.refuted[sign][place.units[beyond]] = True
 
-    def see(self, seen: Mapping[Axis, Observed]) -> None:
-        """Take over what runs in single precision showed, with room for their rounding."""
+    def see(self, seen: Mapping[Axis, Observed], sizes: Mapping[str, float]) -> None:
+        """Take over what runs in single precision showed, with room for their rounding.
+
+        Args:
+            seen: Values by tensor and axis of units.
+            sizes: Per tensor how large the terms of its sums can be, where that is known.
+        """
         for place in self.places:
             found = seen.get((place.tensor, self.axes[place.tensor]))
             if found is None or len(found.low) != len(place.refuted[1]):
                 continue
             knot = np.zeros(len(found.low))
             knot[place.units] = place.knot
-            place.refuted[1] |= found.high > knot + found.noise
-            place.refuted[-1] |= found.low < knot - found.noise
+            noise = max(found.noise, FLOOR * sizes.get(place.tensor, 0.0))
+            place.refuted[1] |= found.high > knot + noise
+            place.refuted[-1] |= found.low < knot - noise
+
+    def producer(self, tensor: str) -> gs.Node | None:
+        """The node that computes a tensor."""
+        return next((n for n in self.net.graph.nodes if any(t.name == tensor for t in n.outputs)), None)
 
     def note(self, values: Mapping[str, Values]) -> None:
         """Take over what runs with proved errors showed."""

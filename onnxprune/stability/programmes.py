@@ -54,6 +54,7 @@ class Programmes:
         deadline: When time is up, on the clock of ``time.perf_counter``.
         asked: Questions whose linear programme was solved in an earlier run.
         key: Equal only for programmes over the same network.
+        workers: Who solves.
         notes: Receives sentences for the user.
     """
 
@@ -67,6 +68,7 @@ class Programmes:
     deadline: float
     asked: set[Question]
     key: str
+    workers: Workers
     reach: int | None = None
     """The first place whose linear programmes take too long; it and all behind it are left alone."""
     notes: list[str] = field(default_factory=list)
@@ -226,23 +228,22 @@ class Programmes:
         """Ask the open questions of a place a few at a time, so that what one answer settles is not asked again."""
         unrolled, task = template
         done = set(skipped)
-        with Workers(self.plan.jobs, self.plan.executor) as workers:
-            while not self.stopped():
-                left = self.deadline - time.perf_counter()
-                questions = [q for q in self.ledger.questions(index) if q not in done]
-                if not questions or left <= 0:
-                    return
-                parallel = max(1, self.plan.jobs if self.plan.executor is None else 4)
-                chosen = questions[: (CHUNK if task.kind == "relax" else 1) * parallel]
-                done.update(chosen)
-                size = -(-len(chosen) // parallel)
-                parts = [chosen[i : i + size] for i in range(0, len(chosen), size)]
-                tasks = [replace(task, pairs=[(q.entry, q.sign) for q in part], left=left) for part in parts]
-                for number, results in workers.run(solve, tasks, stopped=self.stopped):
-                    if results:
-                        self._run_all(unrolled, np.concatenate([found.points for found in results]))
-                    yield from zip(parts[number], results, strict=False)
-                self.notes += [f"Some units were not decided: {lost.reason}." for lost in workers.lost]
+        while not self.stopped():
+            left = self.deadline - time.perf_counter()
+            questions = [q for q in self.ledger.questions(index) if q not in done]
+            if not questions or left <= 0:
+                return
+            parallel = max(1, self.plan.jobs if self.plan.executor is None else 4)
+            chosen = questions[: (CHUNK if task.kind == "relax" else 1) * parallel]
+            done.update(chosen)
+            size = -(-len(chosen) // parallel)
+            parts = [chosen[i : i + size] for i in range(0, len(chosen), size)]
+            tasks = [replace(task, pairs=[(q.entry, q.sign) for q in part], left=left) for part in parts]
+            for number, results in self.workers.run(solve, tasks, stopped=self.stopped):
+                if results:
+                    self._run_all(unrolled, np.concatenate([found.points for found in results]))
+                yield from zip(parts[number], results, strict=False)
+            self.notes += [f"Some units were not decided: {lost.reason}." for lost in self.workers.lost]
 
     def _take(self, question: Question, found: Found) -> None:
         """Use an answer."""

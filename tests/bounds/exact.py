@@ -112,7 +112,7 @@ class Maker(Builder):
 
     def layer(self, x: str, before: int, after: int) -> str:
         bias = self.weight(self.table((1, after))[0] * self.rng.integers(0, 2), "b")
-        options = {"alpha": 0.3, "beta": 0.7} if self.rng.random() < 0.2 else {}
+        options: dict[str, Any] = {"alpha": 0.3, "beta": 0.7} if self.rng.random() < 0.2 else {}
         return self.node("Gemm", [x, self.weight(self.table((after, before))), bias], transB=1, **options)
 
     def bend(self, x: str, shape: tuple[int, ...]) -> str:

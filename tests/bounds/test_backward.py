@@ -7,16 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from onnxprune import parse_domain
-from onnxprune.domain import Domain
-from onnxprune.domain.types import Box
 from onnxprune.bounds import Bounds, interval_bounds, linear_bounds
 from onnxprune.bounds.backward import Backward, first_lines, second_lines
 from onnxprune.bounds.linear import Effort
 from onnxprune.bounds.static import StaticGraph, grain
+from onnxprune.domain import Domain
+from onnxprune.domain.types import Box
 from onnxprune.graph.graph import Graph
 from onnxprune.operators.interval import Array
-from onnxprune.samples import input_specs
 from tests.bounds.exact import Exact, any_net, in_range, outside, run_exact, sample_shape, some_points
 from tests.passes.support import ints, net
 
@@ -76,7 +74,10 @@ def boxed(low: Any, high: Any) -> Ends:
 
 def test_coefficients_that_cancel_behind_maxima() -> None:
     """The middle entry wins in three windows with weights 2**53, 1, -2**53: its coefficient is 1, not 0."""
-    body = """p = MaxPool <kernel_shape=[3], pads=[1, 1]> (x) f = Reshape (p, s) g = Gemm <transB = 1> (f, w) y = Relu (g)"""
+    body = """
+        p = MaxPool <kernel_shape=[3], pads=[1, 1]> (x) f = Reshape (p, s)
+        g = Gemm <transB = 1> (f, w) y = Relu (g)
+    """
     model = net(body, "float[N,1,3] x", "float[N,1] y", s=ints(0, 3), w=[[2.0**53, 1, -(2.0**53)]])
     box = boxed([-1, 5, -1], [1, 7, 1])
     boxes = {"x": box, "p": boxed([5, 5, 5], [7, 7, 7]), "f": boxed([5, 5, 5], [7, 7, 7])}
@@ -86,7 +87,10 @@ def test_coefficients_that_cancel_behind_maxima() -> None:
 
 def test_padding_is_never_the_largest_entry() -> None:
     """Nothing is known about the second entry; the window sees only it and padding, not the first one."""
-    body = "p = MaxPool <kernel_shape=[2], pads=[0, 1], strides=[1]> (x) f = Reshape (p, s) g = Gemm <transB = 1> (f, w) y = Relu (g)"
+    body = """
+        p = MaxPool <kernel_shape=[2], pads=[0, 1], strides=[1]> (x) f = Reshape (p, s)
+        g = Gemm <transB = 1> (f, w) y = Relu (g)
+    """
     model = net(body, "float[N,1,2] x", "float[N,1] y", s=ints(0, 2), w=[[0, 1]])
     boxes = {"x": boxed([5, -np.inf], [7, 7]), "p": boxed([5, -np.inf], [7, 7]), "f": boxed([5, -np.inf], [7, 7])}
     assert walked(model, "g", [[1.0]], boxes).item() == -np.inf
@@ -94,7 +98,10 @@ def test_padding_is_never_the_largest_entry() -> None:
 
 def test_an_extreme_over_the_batch_is_not_that_of_a_sample() -> None:
     """x + (1 - x) is 1 in every sample, but the largest of both over the batch may add up to 2."""
-    body = "h = Gemm <transB=1> (x, w, b) r = Relu (h) m = ReduceMax <axes = [0]> (r) g = Gemm <transB=1> (m, v, d) y = Relu (g)"
+    body = """
+        h = Gemm <transB=1> (x, w, b) r = Relu (h) m = ReduceMax <axes = [0]> (r)
+        g = Gemm <transB=1> (m, v, d) y = Relu (g)
+    """
     tables: Tables = {"w": [[1], [-1]], "b": [0, 1], "v": [[1, 1]], "d": [-1.5]}
     model = net(body, "float[N,1] x", "float[1,1] y", **tables)
     assert linear_bounds(Graph(model), box_of(0, 1))["g"].upper.item() >= 0.5

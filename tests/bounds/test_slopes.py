@@ -30,8 +30,9 @@ def check_any_blend(seed: int) -> None:
     rows = np.concatenate([np.eye(2), -np.eye(2)])
     blends = _Blends(4)
     for tensor, (low, _) in boxes.items():
-        shares = rng.random((4, low.shape[1])) * rng.choice([0.0, 1e-17, 1.0], size=(4, low.shape[1]))
-        blends.blend[tensor] = shares
+        for upper in (False, True):
+            shares = rng.random((4, low.shape[1])) * rng.choice([0.0, 1e-17, 1.0], size=(4, low.shape[1]))
+            blends.blend[tensor, upper] = shares
     walk = Backward.start(static, name, rows, boxes, blends)
     walk.run()
     below = walk.lower()[0]

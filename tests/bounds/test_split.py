@@ -74,7 +74,7 @@ def test_sub_boxes_of_many_nets() -> None:
 
 
 def test_splitting_proves_what_one_box_does_not() -> None:
-    """relu(x) + relu(-x) = |x|, and 1/10 - |x| is at most 1/10 - 0; a box over zero allows |x| >= 0 only at its ends."""
+    """|x| - 5/4 is never positive, 3/4 - |x| ranges from -1/4 to 3/4: sub-boxes come close to both."""
     body = "h = Gemm <transB=1> (x, w) r = Relu (h) g = Gemm <transB=1> (r, v, d) y = Relu (g)"
     tables: dict[str, Any] = {"w": [[1], [-1]], "v": [[1, 1], [-1, -1]], "d": [-1.25, 0.75]}
     leaves, bounds = split(net(body, "float[N,1] x", "float[N,2] y", **tables), -1, 1, 16)

@@ -69,7 +69,10 @@ def test_rows_of_many_nets() -> None:
 
 def test_two_activations_with_knots_of_their_own() -> None:
     """Blocks of one tensor have different names."""
-    body = "h = Gemm <transB=1> (x, w) a = Relu (h) c = Max (h, one) d = Clip (h, zero, six) q = Concat <axis=1> (a, c, d) y = Gemm <transB=1> (q, v)"
+    body = """
+        h = Gemm <transB=1> (x, w) a = Relu (h) c = Max (h, one)
+        d = Clip (h, zero, six) q = Concat <axis=1> (a, c, d) y = Gemm <transB=1> (q, v)
+    """
     model = net(body, "float[N,2] x", "float[N,1] y", w=[[1, 2], [3, -1]], v=[[1.0] * 6])
     found = unrolled(model, -1, 1)
     assert [block.name for block in found.network.blocks] == ["h", "h#1", "h#2", "h#3"]

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto
 
-from onnxprune.domain import parse_domain
+from onnxprune.domain import Domain, parse_domain
 from onnxprune.graph.graph import Graph
 from onnxprune.graph.groups import ChannelGroups
 from onnxprune.operators import Axis
@@ -76,7 +76,7 @@ def model(seed: int, **options: int) -> ModelProto:
     return ModelProto.FromString(planted(seed, **options))
 
 
-def proofs(net: ModelProto, domain: str | Sequence[str] | Any, **plan: Any) -> Proofs:
+def proofs(net: ModelProto, domain: str | Domain, **plan: Any) -> Proofs:
     """What the cascade alone finds out, without a run of the model in ONNX Runtime."""
     graph = Graph(net)
     where = parse_domain([domain], input_specs(net)) if isinstance(domain, str) else domain

@@ -55,7 +55,7 @@ def check(blocks: Blocks, ranges: Ranges, proofs: Proofs, slack: Fraction = Frac
                 assert Fraction(float(high[unit])) >= most - slack, (stage.method, name, unit)
         switching, final = proofs.switching[name, 1], proofs.bounds[name]
         for unit, (least, most) in enumerate(found):
-            assert not switching[unit] or least < slack and most > -slack, (name, unit)
+            assert not switching[unit] or (least < slack and most > -slack), (name, unit)
             if most < -CLEAR:
                 assert final.upper[0, unit] <= 0, (name, unit)
             elif least > CLEAR:

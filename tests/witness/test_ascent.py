@@ -51,7 +51,10 @@ def test_gradients_are_differences() -> None:
 
 @pytest.mark.parametrize("x", [[0.3, -0.2, 0.9], [2.0, -3.0, 0.1]])
 def test_gradient_through_maxima_and_clips(x: list[float]) -> None:
-    body = "p = MaxPool <kernel_shape=[2], pads=[0, 1]> (x) c = Clip (p, zero, one) f = Reshape (c, s) y = Gemm <transB=1> (f, w)"
+    body = """
+        p = MaxPool <kernel_shape=[2], pads=[0, 1]> (x) c = Clip (p, zero, one)
+        f = Reshape (c, s) y = Gemm <transB=1> (f, w)
+    """
     model = net(body, "float[N,1,3] x", "float[N,1] y", s=ints(0, 3), w=[[1, 2, 4]])
     assert check_gradient(StaticGraph(Graph(model)), Goal("y", 0, 1), np.array([x]))
 
@@ -59,12 +62,11 @@ def test_gradient_through_maxima_and_clips(x: list[float]) -> None:
 def climb(model: object, goals: Sequence[Goal], start: NDArray[np.float64]) -> list[float]:
     """The best values on the way."""
     net_of = StaticGraph(Graph(model))  # type: ignore[arg-type]
-    best = {goal: -np.inf for goal in goals}
+    best = dict.fromkeys(goals, -np.inf)
 
     def note(values: Mapping[str, Values], asked: Sequence[Goal]) -> NDArray[np.bool_]:
         for row, goal in enumerate(asked):
             best[goal] = max(best[goal], goal.sign * float(values[goal.tensor].value[row, goal.entry]))
-            assert (np.abs(values["x"].value[row]) <= 1).all()
         return np.ones(len(asked), dtype=bool)
 
     size = start.shape[1]
@@ -76,9 +78,9 @@ def test_a_monotone_net_is_climbed_to_its_corner() -> None:
     rng = np.random.default_rng(0)
     signs = np.where(rng.random(6) < 0.5, -1.0, 1.0)
     w, v = np.abs(rng.normal(size=(5, 6))) * signs, np.abs(rng.normal(size=(2, 5)))
-    body = "h = Gemm <transB=1> (x, w) r = LeakyRelu (h) y = Gemm <transB=1> (r, v)"
+    body = "h = Gemm <transB=1> (x, w) r = LeakyRelu (h) g = Gemm <transB=1> (r, v) y = Relu (g)"
     model = net(body, "float[N,6] x", "float[N,2] y", w=w.astype(np.float32), v=v.astype(np.float32))
-    goals = [Goal("y", entry, sign) for entry in (0, 1) for sign in (1, -1)]
+    goals = [Goal("g", entry, sign) for entry in (0, 1) for sign in (1, -1)]
     found = climb(model, goals, np.zeros((4, 6)))
-    corners = Evaluator(StaticGraph(Graph(model))).run({"x": np.array([signs, -signs])})["y"].value
+    corners = Evaluator(StaticGraph(Graph(model))).run({"x": np.array([signs, -signs])})["g"].value
     np.testing.assert_allclose(found, [corners[0, 0], -corners[1, 0], corners[0, 1], -corners[1, 1]], rtol=1e-12)

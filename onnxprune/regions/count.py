@@ -1,0 +1,251 @@
+"""The number of linear regions of a model: bounds, exact counts and estimates in one report."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from onnxprune.domain import Domain
+from onnxprune.errors import InputError
+from onnxprune.graph.files import ModelLike
+from onnxprune.regions.exact import count_exactly
+from onnxprune.regions.interior import Definition as MIPDefinition
+from onnxprune.regions.mip import count_by_mip
+from onnxprune.regions.network import RegionNetwork
+from onnxprune.regions.parity import parity_bound
+from onnxprune.regions.probe import probe_regions
+from onnxprune.regions.report import RegionReport, number
+from onnxprune.regions.upper import Remaining, montufar, serra, trivial
+from onnxprune.regions.walker import Definition
+
+Method = Literal["auto", "bounds", "exact", "mip", "parity", "probe"]
+MIP_LARGEST = 20_000
+"""Regions beyond which the integer programme is refused: it solves one programme for each."""
+LARGEST = 10**9
+"""Regions beyond which an exact count is refused."""
+PROBES, RUNS = 600, 8
+"""Random descents, and runs of parity rows."""
+THIN = 1e-6
+"""Cells of the integer programme thinner than this may be there or not."""
+
+
+def count_regions(
+    model: ModelLike,
+    domain: Domain | str | Sequence[str],
+    *,
+    method: Method = "auto",
+    definition: Definition = "cells",
+    include_output: bool = False,
+    budget: float = 60.0,
+    jobs: int = 1,
+    seed: int = 0,
+    solver: str = "highs",
+    progress: Callable[[str], None] = lambda text: None,
+    stopped: Callable[[], bool] = lambda: False,
+) -> RegionReport:
+    """Count or bound the linear regions of a piecewise-linear model over a box.
+
+    Args:
+        model: Path, bytes or ModelProto; never changed.
+        domain: A Domain, or texts as on the command line; every input needs a finite box.
+        method: ``bounds`` proves upper bounds; ``exact`` counts; ``mip`` counts with an integer programme (slow, of
+            another making); ``probe`` estimates; ``parity`` bounds from below with random parity rows; ``auto`` bounds,
+            estimates, and counts for what is left of the budget.
+        definition: ``cells``, ``patterns`` or ``affine``.
+        include_output: Let the signs of the outputs cut the domain, too.
+        budget: Seconds.
+        jobs: Processes that count.
+        seed: Of what is random.
+        solver: For integer programmes.
+        progress: Called with what is being done.
+        stopped: Asked between steps; True ends with what is known.
+
+    Returns:
+        The report: ``definition, lower, upper, exact, estimate, bounds, layers, tolerance_sensitive, seconds, method,
+        seed, notes``.
+
+    Raises:
+        InputError: The model or the domain cannot be used, or there is too much to count by this method.
+    """
+    began = time.perf_counter()
+    for name, value, allowed in (
+        ("method", method, get_args(Method)),
+        ("definition", definition, get_args(Definition)),
+    ):
+        if value not in allowed:
+            raise InputError(f"There is no {name} '{value}'.", hint=f"Use one of {', '.join(allowed)}.")
+    if definition == "affine" and method in ("mip", "parity", "probe"):
+        raise InputError(f"Method {method} does not know affine regions.", hint="Use --method exact, or count cells.")
+    progress("reading the network")
+    network = RegionNetwork.of_model(model, domain, include_output=include_output)
+    job = _Job(network, definition, began + budget, jobs, seed, solver, progress, stopped)
+    return job.run(method, began)
+
+
+@dataclass
+class _Job:
+    network: RegionNetwork
+    definition: Definition
+    deadline: float
+    jobs: int
+    seed: int
+    solver: str
+    progress: Callable[[str], None]
+    stopped: Callable[[], bool]
+
+    def __post_init__(self) -> None:
+        self.notes: list[str] = []
+        self.lower = 1  # the domain is not empty
+        self.upper: int | None = None
+        self.exact: int | None = None
+        self.estimate: dict[str, float | None] | None = None
+        self.sensitive: bool | None = None
+
+    @property
+    def left(self) -> float:
+        """Seconds left."""
+        return self.deadline - time.perf_counter()
+
+    def run(self, method: Method, began: float) -> RegionReport:
+        """Do what the method asks for, and report."""
+        self.progress("upper bounds")
+        self.bounds = self._bounds()
+        known = [value for value in self.bounds.values() if value is not None]
+        self.upper = min(known, default=None)
+        if not self.network.unstable:
+            self.exact, self.lower, self.upper, self.sensitive = 1, 1, 1, False
+        elif method == "mip":
+            self._enumerate()
+        elif method == "parity":
+            self._parity()
+        else:
+            if method in ("probe", "auto"):
+                self._probe(0.25 if method == "auto" else 1.0)
+            if method in ("exact", "auto"):
+                self._search(method)
+        return RegionReport(self._content(method, time.perf_counter() - began), tuple(self.notes))
+
+    def _content(self, method: Method, seconds: float) -> dict[str, Any]:
+        layers = [
+            {"name": layer.name, "active": len(layer.active), "inactive": len(layer.inactive), "unstable": layer.size}
+            for layer in self.network.layers
+        ]
+        return {
+            "definition": self.definition,
+            "lower": self.lower,
+            "upper": self.upper,
+            "exact": self.exact,
+            "estimate": self.estimate,
+            "bounds": self.bounds,
+            "layers": layers,
+            "tolerance_sensitive": self.sensitive,
+            "seconds": round(seconds, 3),
+            "method": method,
+            "seed": self.seed,
+        }
+
+    def _found(self, count: int, complete: bool, sensitive: bool | None) -> None:
+        self.lower, self.sensitive = max(self.lower, count), sensitive
+        if complete:
+            self.exact = self.lower = self.upper = count
+
+    def _bounds(self) -> dict[str, int | None]:
+        """Upper bounds by name; those from the widths hold for cells of networks without shortcuts."""
+        network, dimension = self.network, self.network.dimension
+        widths = [layer.units for layer in network.layers]
+        plain = network.plain and self.definition != "patterns"
+        return {
+            "trivial": trivial(network.unstable),
+            "montufar": montufar(dimension, widths) if plain else None,
+            "serra": serra(dimension, widths) if plain else None,
+            "empirical": Remaining(network, closed=self.definition == "patterns").bound(()),
+        }
+
+    def _probe(self, share: float) -> None:
+        """Estimate by random descents; the bound needs all of them."""
+        if self.definition == "affine":
+            return
+        self.progress("random descents")
+        found = probe_regions(
+            self.network,
+            self.definition,
+            probes=PROBES,
+            seed=self.seed,
+            budget=share * max(0.0, self.left),
+            stopped=self.stopped,
+        )
+        error = found.standard_error if math.isfinite(found.standard_error) else None
+        lower = found.lower if found.confidence else None
+        if lower is None:
+            self.notes.append(f"time ended after {len(found.values)} of {PROBES} descents: no lower bound with 95 %.")
+        self.estimate = {"value": found.mean, "stderr": error, "lower95": lower}
+
+    def _parity(self) -> None:
+        definition = self._plain()
+        self.progress("parity rows")
+        found = parity_bound(
+            self.network,
+            runs=RUNS,
+            definition=definition,
+            budget=max(0.0, self.left),
+            seed=self.seed,
+            solver=self.solver,
+            stopped=self.stopped,
+        )
+        if not found.complete:
+            self.notes.append(f"time ended after {len(found.survived)} of {RUNS} runs: no lower bound with 95 %.")
+        lower = math.floor(found.lower) if found.complete else None
+        self.estimate = {"value": None, "stderr": None, "lower95": lower}
+
+    def _enumerate(self) -> None:
+        definition = self._plain()
+        if self.upper is not None and self.upper > MIP_LARGEST:
+            self._refuse("an integer programme each", MIP_LARGEST, "Use --method exact, probe or bounds.")
+        self.progress("integer programmes")
+        found = count_by_mip(
+            self.network, definition, budget=max(0.0, self.left), solver=self.solver, stopped=self.stopped
+        )
+        self._found(found.count, found.complete, found.thin < THIN)
+        if not found.complete:
+            self.notes.append(f"time ended after {found.solves} integer programmes; more regions may exist.")
+
+    def _search(self, method: Method) -> None:
+        if method == "exact" and self.upper is not None and self.upper > LARGEST:
+            self._refuse("counting one by one", LARGEST, "Use --method probe or bounds, or a smaller domain.")
+        self.progress("counting")
+        found = count_exactly(
+            self.network,
+            self.definition,
+            jobs=self.jobs,
+            budget=max(0.0, self.left),
+            stopped=self.stopped,
+            progress=lambda done, total: self.progress(f"counting, part {done} of {total}"),
+        )
+        self._found(found.lower, found.exact, found.tolerance_sensitive)
+        if not found.exact:
+            self.upper = found.upper if self.upper is None else min(self.upper, found.upper)
+            self.notes.append("time ended before all was counted; --budget gives more.")
+
+    def _refuse(self, what: str, most: int, hint: str) -> None:
+        """Stop where there are too many regions, by a quick estimate, and say how many there may be.
+
+        Raises:
+            InputError: There are.
+        """
+        self._probe(0.1)
+        about = None if self.estimate is None else self.estimate["value"]
+        if about is not None and about > most:
+            low = self.lower if self.estimate is None else self.estimate["lower95"] or self.lower
+            raise InputError(
+                f"About {number(about)} {self.definition} (95 %: at least {number(low)}; at most {number(self.upper or 0)}) "
+                f"are too many for {what}: the limit is {number(most)}.",
+                hint=hint,
+            )
+
+    def _plain(self) -> MIPDefinition:
+        """The definition, for methods that do not merge cells."""
+        assert self.definition != "affine"  # refused before
+        return self.definition
