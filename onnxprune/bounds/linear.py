@@ -29,7 +29,7 @@ PASSES, TOUCH = 3, 30
 """Rough counts: walks per row for each entry, operations per coefficient beside products."""
 RATE, SETTLED = 1e9, 0.2
 """Operations per second that are expected until so many seconds were measured."""
-FREELY = 0.5
+FREELY = 0.75
 """Share of the time that entries which are not essential may take."""
 MEMORY = 2**24
 """Bytes of coefficients on the widest tensor that one chunk of rows may take."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from itertools import product
+
 import numpy as np
 
 from onnxprune.operators.affine import affine_interval
@@ -11,6 +14,8 @@ from onnxprune.operators.interval import TINY, Array, Interval, add, gamma, up
 from onnxprune.operators.linear import LinearLayer, linear_layer
 from onnxprune.operators.windows import SlidingLayer
 
+KINDS = 64
+"""Kinds of windows (by what they see beyond the borders) up to which each is bounded by itself."""
 POSITIONAL_LIMIT = 2e8
 """Multiply-adds up to which a convolution's bounds are computed position by position."""
 
@@ -40,9 +45,11 @@ class Conv(SlidingLayer):
             if positional is not None:
                 return [positional]
             x = x.hull_over(spatial)
-        if not layer.uniform:
-            x = x.include(0.0)
-        return [_per_channel(layer, node, inputs, x, rank)]
+        parts = [layer] if layer.uniform else _seen_taps(layer, node)
+        if parts is None:
+            return [_per_channel(layer, node, inputs, x.include(0.0), rank)]
+        found = [_per_channel(part, node, inputs, x, rank) for part in parts]
+        return [Interval.of(np.min([f.lower for f in found], axis=0), np.max([f.upper for f in found], axis=0))]
 
     def channels(self, node: NodeView, links: ChannelMap) -> bool:
         return _kernel_channels(node, links, weight_out=0, weight_in=1)
@@ -81,6 +88,29 @@ class ConvTranspose(SlidingLayer):
 
     def resize(self, node: NodeView, sizes: Resized) -> None:
         _resize_group(node, sizes)
+
+
+def _seen_taps(layer: LinearLayer, node: NodeView) -> list[LinearLayer] | None:
+    """The layer with the taps that one kind of window sees: all inside, or some beyond one border or several.
+
+    Along each axis a window sees the taps between those in front of the map and those behind it. None where the
+    padding depends on the size of the map, or where there are more than ``KINDS`` kinds.
+    """
+    kernel = np.asarray(node.constant(1)).shape[2:]
+    axes = len(kernel)
+    pads = [int(p) for p in node.attr("pads", [0] * (2 * axes))]
+    dilations = [int(d) for d in node.attr("dilations", [1] * axes)]
+    if str(node.attr("auto_pad", "NOTSET")) != "NOTSET" or min(pads, default=0) < 0:
+        return None
+    ranges = []
+    for axis, (size, step) in enumerate(zip(kernel, dilations, strict=True)):
+        front, behind = (min(size, -(-pads[side] // step)) for side in (axis, axis + axes))
+        ranges.append([(a, size - b) for a in range(front + 1) for b in range(behind + 1) if a + b <= size])
+    if np.prod([len(r) for r in ranges]) > KINDS:
+        return None
+    taps = np.arange(layer.weights.shape[2]).reshape(kernel)
+    chosen = [taps[tuple(slice(*cut) for cut in cuts)].reshape(-1) for cuts in product(*ranges)]
+    return [replace(layer, weights=layer.weights[:, :, seen]) for seen in chosen]
 
 
 def _per_channel(layer: LinearLayer, node: NodeView, inputs: Inputs, x: Interval, rank: int) -> Interval:

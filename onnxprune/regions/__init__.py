@@ -3,8 +3,9 @@
 from onnxprune.regions.anytime import Interval, narrow
 from onnxprune.regions.exact import Count, count_exactly
 from onnxprune.regions.iterate import Region, iter_regions
+from onnxprune.regions.layers import AffineMap, Layer
 from onnxprune.regions.lower_architecture import architecture_lower_bound, folding_network
-from onnxprune.regions.network import AffineMap, Layer, Pattern, RegionNetwork
+from onnxprune.regions.network import Pattern, RegionNetwork
 from onnxprune.regions.probe import Estimate, lower_bound, probe_regions
 from onnxprune.regions.upper import Remaining, empirical, maxout, montufar, one_input, serra, trivial, zaslavsky
 from onnxprune.regions.walker import Definition, Walker

@@ -7,7 +7,8 @@ from scipy.optimize import linprog
 
 from onnxprune.errors import InputError
 from onnxprune.operators.interval import Array
-from onnxprune.regions.network import AffineMap, Pattern, RegionNetwork
+from onnxprune.regions.layers import AffineMap
+from onnxprune.regions.network import Pattern, RegionNetwork
 from onnxprune.regions.walker import TOLERANCE, Walker
 
 MOST_CELLS = 200_000
@@ -108,4 +109,4 @@ def _touch(
     result = linprog(
         objective, np.vstack(rows), np.concatenate(limits), np.append(plane[:-1], 0.0)[None], -plane[-1:], ends
     )
-    return bool(result.status == 0 and -result.fun > TOLERANCE)
+    return bool(result.status == 0 and result.x is not None and result.x[-1] > TOLERANCE)

@@ -13,7 +13,7 @@ from onnxprune.errors import InputError
 from onnxprune.graph.files import ModelLike
 from onnxprune.regions.exact import count_exactly
 from onnxprune.regions.interior import Definition as MIPDefinition
-from onnxprune.regions.mip import count_by_mip
+from onnxprune.regions.mip import LEAST, count_by_mip
 from onnxprune.regions.network import RegionNetwork
 from onnxprune.regions.parity import parity_bound
 from onnxprune.regions.probe import probe_regions
@@ -28,8 +28,6 @@ LARGEST = 10**9
 """Regions beyond which an exact count is refused."""
 PROBES, RUNS = 600, 8
 """Random descents, and runs of parity rows."""
-THIN = 1e-6
-"""Cells of the integer programme thinner than this may be there or not."""
 
 
 def count_regions(
@@ -56,7 +54,7 @@ def count_regions(
             estimates, and counts for what is left of the budget.
         definition: ``cells``, ``patterns`` or ``affine``.
         include_output: Let the signs of the outputs cut the domain, too.
-        budget: Seconds.
+        budget: Seconds, once the network is read.
         jobs: Processes that count.
         seed: Of what is random.
         solver: For integer programmes.
@@ -81,8 +79,18 @@ def count_regions(
         raise InputError(f"Method {method} does not know affine regions.", hint="Use --method exact, or count cells.")
     progress("reading the network")
     network = RegionNetwork.of_model(model, domain, include_output=include_output)
-    job = _Job(network, definition, began + budget, jobs, seed, solver, progress, stopped)
+    if method != "bounds":
+        progress("compiling (the first time only)")
+        _warm_up()
+    job = _Job(network, definition, time.perf_counter() + budget, jobs, seed, solver, progress, stopped)
     return job.run(method, began)
+
+
+def _warm_up() -> None:
+    """Compile the inner loops before the clock runs; a moment where that was done in an earlier run."""
+    network = RegionNetwork.of_layers([([[1.0]], [-0.5]), ([[1.0]], [-0.2])], [0.0], [1.0])
+    count_exactly(network)
+    probe_regions(network, probes=2)
 
 
 @dataclass
@@ -208,7 +216,10 @@ class _Job:
         found = count_by_mip(
             self.network, definition, budget=max(0.0, self.left), solver=self.solver, stopped=self.stopped
         )
-        self._found(found.count, found.complete, found.thin < THIN)
+        self.lower = max(self.lower, found.count)
+        if found.complete:  # no upper bound: the solver does not see what is within its tolerances
+            self.exact, self.sensitive = found.count, True
+            self.notes.append(f"a solver does not see cells thinner than {LEAST:g} of a unit's range.")
         if not found.complete:
             self.notes.append(f"time ended after {found.solves} integer programmes; more regions may exist.")
 
@@ -240,8 +251,8 @@ class _Job:
         if about is not None and about > most:
             low = self.lower if self.estimate is None else self.estimate["lower95"] or self.lower
             raise InputError(
-                f"About {number(about)} {self.definition} (95 %: at least {number(low)}; at most {number(self.upper or 0)}) "
-                f"are too many for {what}: the limit is {number(most)}.",
+                f"About {number(about)} {self.definition} (95 %: at least {number(low)}; proved: at most "
+                f"{number(self.upper or 0)}) are too many for {what}; the limit is {number(most)}.",
                 hint=hint,
             )
 

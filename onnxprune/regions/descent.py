@@ -7,23 +7,25 @@ kept, so that memory grows with depth, not with the number of regions.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from onnxprune.operators.interval import Array
 from onnxprune.regions.compiled import compiled
+from onnxprune.regions.nearest import UNSETTLED, Node, Space, copy_node, nearest
 from onnxprune.regions.pivots import Scratch
-from onnxprune.regions.simplex import DOUBTFUL, FAILED, FEASIBLE, Basis, Rows, Scratch, copy_basis, solve
+from onnxprune.regions.simplex import DOUBTFUL, FAILED, FEASIBLE, Basis, Rows, copy_basis, solve
 from onnxprune.regions.vectors import assign, combine, total
 
 ZERO = 1e-12
 """Share of its parts' sizes below which a coefficient counts as cancelled."""
-STEPS, PROGRAMMES, THIN, DOUBTS, FAILURES = range(5)
+STEPS, PROGRAMMES, THIN, DOUBTS, FAILURES, SIMPLEX = range(6)
 """Places in the statistics."""
 DONE, PAUSED, FULL = 0, 1, 2
-OFF, ON, EITHER = np.int64(0), np.int64(1), np.int64(-1)  # plain numbers would compile every function anew
+CROSS, WALK = 2, 3
+OFF, ON, EITHER = (cast(int, np.int64(side)) for side in (0, 1, -1))  # plain numbers would compile functions anew
 
 
 class Units(NamedTuple):
@@ -58,22 +60,21 @@ class Walk(NamedTuple):
     waiting: NDArray[np.int64]
     values: Array
     points: Array
-    tight: NDArray[np.int64]
-    between: NDArray[np.int64]
-    count: NDArray[np.int64]
-    current: Basis
-    trial: Basis
-    other: Basis
+    weights: Array
+    current: Node
+    trial: Node
+    other: Node
+    root: Basis
+    basis: Basis
     room: Scratch
+    space: Space
     depth: NDArray[np.int64]
     statistics: NDArray[np.int64]
 
 
 @compiled
-def _kept(walk: Walk, unit: int) -> Basis:
-    return Basis(
-        walk.values[unit], walk.points[unit], walk.tight[unit], walk.between[unit], walk.count[unit : unit + 1]
-    )
+def _kept(walk: Walk, unit: int) -> Node:
+    return Node(walk.values[unit], walk.points[unit], walk.weights[unit])
 
 
 @compiled
@@ -112,18 +113,28 @@ def _gate(units: Units, walk: Walk, unit: int) -> tuple[float, float]:
 
 
 @compiled
-def _try(units: Units, walk: Walk, unit: int, place: int, on: int, basis: Basis) -> bool:
-    """Whether a side exists; ``basis`` becomes its vertex."""
-    copy_basis(walk.current, basis)
+def _try(units: Units, walk: Walk, unit: int, place: int, on: int, node: Node) -> bool:
+    """Whether a side exists; ``node`` becomes a point of it."""
+    copy_node(walk.current, node)
     _constrain(units, walk, unit, place, on)
-    found = solve(
-        units.columns, units.objective, walk.constraints, place + 1, basis, walk.room, units.tolerances, walk.statistics
-    )
+    node.weights[place] = 0.0
     walk.statistics[PROGRAMMES] += 1
-    if found == DOUBTFUL:
-        walk.statistics[DOUBTS] += 1
-    if found == FAILED:
-        walk.statistics[FAILURES] += 1
+    found = nearest(units.columns, walk.constraints, place + 1, node, walk.space, units.tolerances)
+    if found == UNSETTLED:
+        walk.statistics[SIMPLEX] += 1
+        copy_basis(walk.root, walk.basis)
+        found = solve(
+            units.columns, units.objective, walk.constraints, place + 1, walk.basis, walk.room, units.tolerances,
+            walk.statistics,
+        )  # fmt: skip
+        if found == DOUBTFUL:
+            walk.statistics[DOUBTS] += 1
+        if found == FAILED:
+            walk.statistics[FAILURES] += 1
+        assign(node.values, walk.basis.values)
+        assign(node.point, walk.basis.point)
+        assign(node.weights, walk.current.weights)
+        node.weights[place] = 0.0
     return found == FEASIBLE
 
 
@@ -182,8 +193,9 @@ def decide(units: Units, walk: Walk, unit: int, forced: int) -> int:
             walk.number[unit + 1] = place
             return 1
         own = first if has_first else second
-        copy_basis(walk.trial if has_first else walk.other, walk.current)
+        copy_node(walk.trial if has_first else walk.other, walk.current)
     walk.bits[unit] = own
+    walk.current.weights[place] = 0.0 if first < 0 else walk.current.weights[place]
     _constrain(units, walk, unit, place, own)
     return 2 if has_second and (has_first or first < 0) else 1
 
@@ -193,7 +205,7 @@ def cross(units: Units, walk: Walk, unit: int) -> None:
     """Take the other side of a unit, whose vertex is in ``other``."""
     walk.bits[unit] = 1 - walk.bits[unit]
     _constrain(units, walk, unit, walk.number[unit], walk.bits[unit])
-    copy_basis(walk.other, walk.current)
+    copy_node(walk.other, walk.current)
 
 
 @compiled
@@ -202,7 +214,7 @@ def _turn(units: Units, walk: Walk, base: int) -> bool:
     for unit in range(walk.depth[0] - 1, base - 1, -1):
         if walk.waiting[unit] == 1:
             walk.waiting[unit] = 0
-            copy_basis(_kept(walk, unit), walk.other)
+            copy_node(_kept(walk, unit), walk.other)
             cross(units, walk, unit)
             walk.depth[0] = unit + 1
             return True
@@ -211,14 +223,22 @@ def _turn(units: Units, walk: Walk, base: int) -> bool:
 
 
 @compiled
-def advance(
-    units: Units, walk: Walk, base: int, floor: int, programmes: int, found: NDArray[np.int8], leaves: NDArray[np.int64]
+def proceed(
+    units: Units,
+    walk: Walk,
+    task: int,
+    base: int,
+    floor: int,
+    programmes: int,
+    found: NDArray[np.int8],
+    leaves: NDArray[np.int64],
 ) -> int:
-    """Walk on below the first ``base`` units.
+    """The one way in from outside, so that it is compiled once.
 
     Args:
         units: The units.
         walk: Where the walk is; it can be continued from there.
+        task: A side or EITHER: decide one unit, see :func:`decide`; CROSS: take its other side; WALK: go on.
         base: Depth of the subtree's root.
         floor: Depth at which nodes count as leaves.
         programmes: Stop after about so many.
@@ -226,24 +246,31 @@ def advance(
         leaves: Its first entry counts leaves; where ``found`` is given it counts those in it.
 
     Returns:
-        DONE, PAUSED after so many programmes, or FULL.
+        The number of sides; or DONE, PAUSED after so many programmes, or FULL.
     """
+    if task == CROSS:
+        cross(units, walk, walk.depth[0] - 1)
+        return DONE
     limit = walk.statistics[PROGRAMMES] + programmes
     while walk.depth[0] >= 0:
         unit = walk.depth[0]
-        if unit == floor:
-            if len(found):
-                for v in range(floor):
-                    found[leaves[0], v] = walk.bits[v]
-            leaves[0] += 1
-            _turn(units, walk, base)
-            if len(found) and leaves[0] == len(found):
-                return FULL
-            continue
-        if walk.statistics[PROGRAMMES] >= limit:
-            return PAUSED
-        if decide(units, walk, unit, EITHER) == 2:
-            walk.waiting[unit] = 1
-            copy_basis(walk.other, _kept(walk, unit))
+        if task == WALK:
+            if unit == floor:
+                if len(found):
+                    for v in range(floor):
+                        found[leaves[0], v] = walk.bits[v]
+                leaves[0] += 1
+                _turn(units, walk, base)
+                if len(found) and leaves[0] == len(found):
+                    return FULL
+                continue
+            if walk.statistics[PROGRAMMES] >= limit:
+                return PAUSED
+        sides = decide(units, walk, unit, EITHER if task == WALK else task)
         walk.depth[0] = unit + 1
+        if task != WALK:
+            return sides
+        if sides == 2:
+            walk.waiting[unit] = 1
+            copy_node(walk.other, _kept(walk, unit))
     return DONE

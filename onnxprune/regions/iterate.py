@@ -12,7 +12,8 @@ from onnxprune.domain import Domain
 from onnxprune.errors import InputError
 from onnxprune.graph.files import ModelLike
 from onnxprune.operators.interval import Array
-from onnxprune.regions.network import AffineMap, Pattern, RegionNetwork
+from onnxprune.regions.layers import AffineMap
+from onnxprune.regions.network import Pattern, RegionNetwork
 from onnxprune.regions.walker import TOLERANCE, Definition, Walker
 
 CHUNK = 256
@@ -92,5 +93,6 @@ def _centre(network: RegionNetwork, gates: AffineMap, pattern: Pattern, witness:
     limits = np.concatenate([limits, network.limits])
     ends = [*zip(network.low.tolist(), network.high.tolist(), strict=True), (0.0, 1.0)]
     found = linprog(np.append(np.zeros(len(witness)), -1.0), rows, limits, bounds=ends)
-    better = found.status == 0 and -found.fun > slack.min(initial=1.0)
-    return np.clip(found.x[:-1], network.low, network.high) if better else witness
+    if found.status != 0 or found.x is None or found.x[-1] <= slack.min(initial=1.0):
+        return witness
+    return np.clip(found.x[:-1], network.low, network.high)

@@ -27,7 +27,7 @@ def architecture_lower_bound(inputs: int, widths: Sequence[int]) -> int:
         InputError: A hidden layer has fewer than 3 units per input: the formula does not apply.
     """
     _check(inputs, widths)
-    folds = math.prod((width // inputs + 1) ** inputs for width in widths[:-1])
+    folds: int = math.prod((width // inputs + 1) ** inputs for width in widths[:-1])
     return folds * sum(math.comb(widths[-1], j) for j in range(inputs + 1))
 
 

@@ -8,7 +8,7 @@ from functools import cached_property
 
 import numpy as np
 import onnx
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from onnx import helper
 from scipy import sparse
 
@@ -20,7 +20,8 @@ from onnxprune.domain import Domain, parse_domain
 from onnxprune.errors import InputError
 from onnxprune.graph.files import ModelLike, load
 from onnxprune.graph.graph import Graph
-from onnxprune.operators.interval import Array, gamma
+from onnxprune.operators.interval import Array
+from onnxprune.regions.layers import AffineMap, Folder, Layer, dense_block
 from onnxprune.samples import input_specs
 
 MOST_UNITS = 4096
@@ -30,55 +31,6 @@ WIDEST_BOX = 1e12
 
 Pattern = tuple[int, ...]
 """One 0 or 1 per unstable unit, layer by layer."""
-
-
-@dataclass(frozen=True, eq=False)
-class Layer:
-    """The units of one block, with rows over the inputs and the outputs of earlier *unstable* units only.
-
-    Attributes:
-        name: Label of the block.
-        unstable: Indices in the block of the units that may switch.
-        active: Indices of the units that are on everywhere; they are folded into the rows that read them.
-        inactive: Indices of the units that are off everywhere.
-        weights: Rows of the unstable units, shape (unstable, inputs + unstable units of all earlier layers).
-        bias: Shape (unstable,).
-        rank: Rank of the rows of unstable and active units over the units before that are not always off.
-        plain: Whether the rows of the block read the layer before (or, in the first, the inputs) and nothing else.
-        output: Whether these are signs of outputs, not units of the network.
-    """
-
-    name: str
-    unstable: NDArray[np.int64]
-    active: NDArray[np.int64]
-    inactive: NDArray[np.int64]
-    weights: Array
-    bias: Array
-    rank: int
-    plain: bool
-    output: bool = False
-
-    @property
-    def size(self) -> int:
-        """Number of units that may switch."""
-        return len(self.unstable)
-
-    @property
-    def units(self) -> int:
-        """Number of all units."""
-        return len(self.unstable) + len(self.active) + len(self.inactive)
-
-
-@dataclass(frozen=True, eq=False)
-class AffineMap:
-    """``x -> matrix @ x + shift`` on the inputs."""
-
-    matrix: Array
-    shift: Array
-
-    def __call__(self, points: Array) -> Array:
-        """Values at one point, shape (inputs,), or at many, shape (points, inputs)."""
-        return points @ self.matrix.T + self.shift
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,7 +70,13 @@ class RegionNetwork:
         _check(blocks)
         if include_output and readout is None:
             raise InputError("The outputs are no affine map of the units.", hint="Leave out the signs of outputs.")
-        return _Folder(blocks).network(readout, include_output)
+        folder = Folder(blocks)
+        layers = [folder.layer(block) for block in blocks.blocks]
+        final = None if readout is None else folder.rows(readout)
+        if include_output and readout is not None:
+            layers.append(folder.layer(readout, output=True))
+        rows = blocks.rows.toarray().reshape(-1, len(blocks.low))
+        return RegionNetwork(blocks.low, blocks.high, rows, blocks.limits, tuple(layers), final, blocks)
 
     @staticmethod
     def of_layers(
@@ -143,7 +101,7 @@ class RegionNetwork:
         ends, columns = (least, most), len(least)
         everything = [*layers, *([] if readout is None else [readout])]
         for number, (given, bias) in enumerate(everything):
-            block = _dense_block(f"layer{number}", given, bias, columns, ends)
+            block = dense_block(f"layer{number}", given, bias, columns, ends)
             blocks.append(block)
             ends, columns = (np.maximum(block.low, 0.0), np.maximum(block.high, 0.0)), columns + block.units
         last = blocks.pop() if readout is not None else None
@@ -244,64 +202,6 @@ class RegionNetwork:
         return AffineMap(np.concatenate(rows), np.concatenate(constants)), outputs
 
 
-@dataclass
-class _Folder:
-    """Rewrites rows over all columns into rows over the inputs and the unstable units."""
-
-    blocks: Blocks
-
-    def __post_init__(self) -> None:
-        self.inputs = len(self.blocks.low)
-        self.matrix = sparse.csr_array(sparse.eye_array(self.inputs))  # all columns so far in terms of kept ones
-        self.shift = np.zeros(self.inputs)
-        self.kept = self.inputs
-        self.alive = np.ones(self.inputs, dtype=bool)
-        self.previous = slice(0, self.inputs)
-
-    def network(self, readout: Block | None, include_output: bool) -> RegionNetwork:
-        layers = [self._layer(block) for block in self.blocks.blocks]
-        final = None if readout is None else self._rows(readout)
-        if include_output and readout is not None:
-            layers.append(self._layer(readout, output=True))
-        rows = self.blocks.rows.toarray().reshape(-1, self.inputs)
-        found = tuple(layers)
-        return RegionNetwork(self.blocks.low, self.blocks.high, rows, self.blocks.limits, found, final, self.blocks)
-
-    def _rows(self, block: Block) -> tuple[Array, Array]:
-        moved = sparse.csr_array(block.weights @ self.matrix)
-        return np.asarray(moved.toarray()), np.asarray(block.weights @ self.shift + block.bias)
-
-    def _layer(self, block: Block, output: bool = False) -> Layer:
-        weights, bias = self._rows(block)
-        off, on = block.high <= 0, (block.low >= 0) & (block.high > 0)
-        free = ~off & ~on
-        reads = np.zeros(block.weights.shape[1], dtype=bool)
-        reads[block.weights.indices[block.weights.data != 0]] = True
-        reads[self.previous] = False
-        live = block.weights[:, np.flatnonzero(self.alive)].toarray()[~off]
-        rank = int(np.linalg.matrix_rank(live)) if live.size else 0
-        places = [np.flatnonzero(part) for part in (free, on, off)]
-        layer = Layer(block.name, *places, weights[free], bias[free], rank, not reads.any(), output)
-        if not output:
-            self._append(block, weights, bias, free, on, off)
-        return layer
-
-    def _append(
-        self, block: Block, weights: Array, bias: Array, free: NDArray[np.bool_], on: NDArray[np.bool_],
-        off: NDArray[np.bool_],
-    ) -> None:  # fmt: skip
-        count = int(free.sum())
-        own = np.where(on[:, None], weights, 0.0)
-        own = np.hstack([own, np.zeros((block.units, count))])
-        own[np.flatnonzero(free), self.kept + np.arange(count)] = 1.0
-        self.kept += count
-        wide = sparse.csr_array((self.matrix.data, self.matrix.indices, self.matrix.indptr), (len(self.shift), self.kept))
-        self.previous = slice(len(self.shift), len(self.shift) + block.units)
-        self.matrix = sparse.csr_array(sparse.vstack([wide, sparse.csr_array(own)]))
-        self.shift = np.concatenate([self.shift, np.where(on, bias, 0.0)])
-        self.alive = np.concatenate([self.alive, ~off])
-
-
 def _check(blocks: Blocks) -> None:
     ends = np.concatenate([blocks.low, blocks.high])
     if not np.isfinite(ends).all() or np.abs(ends).max(initial=0.0) > WIDEST_BOX:
@@ -312,7 +212,7 @@ def _check(blocks: Blocks) -> None:
         if not block.exact:
             raise InputError(
                 f"'{block.name}' is not piecewise linear: its linear regions cannot be counted.",
-                hint="Regions are counted for Relu, LeakyRelu, PRelu, Clip, HardSigmoid, MaxPool-free networks.",
+                hint="Operators must be affine, or activations such as Relu and LeakyRelu.",
             )
     free = sum(len(block.open) for block in blocks.blocks)
     if free > MOST_UNITS:
@@ -320,18 +220,6 @@ def _check(blocks: Blocks) -> None:
             f"{free} units may switch over this domain, more than the {MOST_UNITS} that regions are counted for.",
             hint="Take a smaller domain, or --around a point.",
         )
-
-
-def _dense_block(name: str, given: ArrayLike, bias: ArrayLike, columns: int, ends: tuple[Array, Array]) -> Block:
-    weights, shift = np.atleast_2d(np.array(given, dtype=np.float64)), np.array(bias, dtype=np.float64).reshape(-1)
-    low, high = ends
-    centre, radius = weights @ (low / 2 + high / 2) + shift, np.abs(weights) @ (high / 2 - low / 2)
-    size = np.abs(weights) @ np.maximum(np.abs(low), np.abs(high)) + np.abs(shift)
-    wide = gamma(weights.shape[1] + 2) * size
-    full = np.zeros((len(shift), columns))
-    full[:, columns - weights.shape[1] :] = weights
-    g_low, g_high = centre - radius - wide, centre + radius + wide
-    return Block(name, sparse.csr_array(full), shift, np.zeros(len(shift)), g_low, g_high)
 
 
 def _rectified_outputs(model: onnx.ModelProto) -> onnx.ModelProto:

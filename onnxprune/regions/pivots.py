@@ -37,9 +37,7 @@ def scratch(rows: int, columns: int) -> Scratch:
     n, d = np.zeros(columns), np.zeros(rows)
     square, k = np.zeros((rows + 1, rows + 1)), np.zeros(rows + 1)
     order = np.zeros(columns, dtype=np.int64)
-    return Scratch(
-        n.copy(), n.copy(), n.copy(), n, order, square.copy(), square, k.copy(), k.copy(), d.copy(), k, d
-    )
+    return Scratch(n.copy(), n.copy(), n.copy(), n, order, square.copy(), square, k.copy(), k.copy(), d.copy(), k, d)
 
 
 @compiled

@@ -72,10 +72,10 @@ class RegionReport(Mapping[str, Any]):
             if upper is not None and upper not in self.content["bounds"].values():
                 lines.append(f"at most {number(upper)} (proved: met, and bounds of what is left)")
             return lines
-        trust = "exact, by the solver's word" if self.content["method"] == "mip" else "exact"
-        text = f"{number(exact)} {what} ({trust})"
-        sensitive = self.content["tolerance_sensitive"]
-        if sensitive:
+        if lower < (upper or lower):  # a solver's count proves no upper bound
+            return [f"{number(exact)} {what} (by the solver's word, up to its tolerances)"]
+        text = f"{number(exact)} {what} (exact)"
+        if self.content["tolerance_sensitive"]:
             text += "; cells as thin as rounding were met, another tolerance may give another count"
         return [text]
 

@@ -45,24 +45,24 @@ class Basis(NamedTuple):
     point: Array
     tight: NDArray[np.int64]
     between: NDArray[np.int64]
-    count: NDArray[np.int64]
+    number: NDArray[np.int64]
 
 
 @compiled
 def copy_basis(source: Basis, target: Basis) -> None:
     """Overwrite one basis by another."""
-    k = source.count[0]
+    k = source.number[0]
     assign(target.values, source.values)
     assign(target.point, source.point)
     for a in range(k):
         target.tight[a], target.between[a] = source.tight[a], source.between[a]
-    target.count[0] = k
+    target.number[0] = k
 
 
 @compiled
 def vertex(columns: Array, objective: Array, rows: Rows, basis: Basis, room: Scratch) -> bool:
     """Values of the columns in between, z, multipliers, and prices; False where the basis is singular."""
-    k = basis.count[0]
+    k = basis.number[0]
     values, tight, between, point = basis.values, basis.tight, basis.between, basis.point
     for b in range(k):
         values[between[b]] = 0.0
@@ -130,7 +130,7 @@ def _most_violated(rows: Rows, number: int, basis: Basis, point: Array) -> tuple
         lack = rows.least[r] - rows.shift[r] - _inner(rows.rows, r, point)
         if lack - rows.slip[r] > worst:
             leaving, worst, excess = r, lack - rows.slip[r], lack
-    for b in range(basis.count[0]):
+    for b in range(basis.number[0]):
         value = basis.values[basis.between[b]]
         lack = abs(value) - 1.0
         if lack - OUTSIDE > worst:
@@ -141,11 +141,11 @@ def _most_violated(rows: Rows, number: int, basis: Basis, point: Array) -> tuple
 
 @compiled
 def _exchange(basis: Basis, leaving: int, number: int, side: float, entering: int, row_out: int) -> None:
-    k, tight, between = basis.count[0], basis.tight, basis.between
+    k, tight, between = basis.number[0], basis.tight, basis.between
     if leaving < number:
         if entering >= 0:
             tight[k], between[k] = leaving, entering
-            basis.count[0] = k + 1
+            basis.number[0] = k + 1
         else:
             tight[row_out] = leaving
         return
@@ -155,7 +155,7 @@ def _exchange(basis: Basis, leaving: int, number: int, side: float, entering: in
         between[place] = entering
     else:
         tight[row_out], between[place] = tight[k - 1], between[k - 1]
-        basis.count[0] = k - 1
+        basis.number[0] = k - 1
 
 
 @compiled
@@ -181,7 +181,7 @@ def solve(
     tight, between, point = basis.tight, basis.between, basis.point
     share, direction, inverse = room.share, room.direction, room.inverse
     for _ in range(MOST_STEPS):
-        k = basis.count[0]
+        k = basis.number[0]
         if not vertex(columns, objective, rows, basis, room):
             return FAILED
         leaving, side, excess = _most_violated(rows, number, basis, point)

@@ -96,7 +96,8 @@ def _hue(number: int) -> str:
 
 def _frame(window: Polygon) -> tuple[Point, Point]:
     xs, ys = [x for x, _ in window], [y for _, y in window]
-    return (min(xs), min(ys)), (max(xs), max(ys))
+    room = 0.02 * max(max(xs) - min(xs), max(ys) - min(ys))  # for marks on the rim
+    return (min(xs) - room, min(ys) - room), (max(xs) + room, max(ys) + room)
 
 
 def _width(count: int) -> float:

@@ -94,7 +94,7 @@ class Remaining:
         if self.closed or left == 0:
             return 1 << left
         d, on, number = self.network.dimension, 0, 0
-        for number, layer in enumerate(layers):  # noqa: B007
+        for number, layer in enumerate(layers):
             start, stop = self._starts[number], self._starts[number + 1]
             on = sum(prefix[start:stop])
             if len(prefix) < stop:
@@ -137,7 +137,9 @@ class Remaining:
             before, block = self.network.layers[number - 1], self.network.blocks.blocks[number]
             rows = block.weights[layer.unstable].toarray()
             bias = block.bias[layer.unstable][:, None]
-            helps = ((bias <= 0) & (rows > 0)) | ((bias >= 0) & (rows < 0)) | ((block.slack[layer.unstable] > 0)[:, None])
+            helps = (
+                ((bias <= 0) & (rows > 0)) | ((bias >= 0) & (rows < 0)) | ((block.slack[layer.unstable] > 0)[:, None])
+            )
             always = helps[:, at + before.active].any(axis=1)
             reach = helps[~always][:, at + before.unstable].sum(axis=0)
             found.append((int(always.sum()), np.sort(reach)[::-1]))

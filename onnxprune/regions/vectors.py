@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from onnxprune.operators.interval import Array
-from onnxprune.regions.compiled import COMPILED, compiled
+from onnxprune.regions.compiled import COMPILED, compiled, compiled_sums
 
 
 @compiled
@@ -32,26 +32,20 @@ def _combine_plain(direction: Array, columns: Array, out: Array) -> None:
     np.dot(direction, columns, out=out)
 
 
-@compiled
+@compiled_sums
 def _project_fast(columns: Array, values: Array, out: Array) -> None:
-    count = len(values)
     for i in range(len(out)):
-        first, second, third, fourth = 0.0, 0.0, 0.0, 0.0  # four sums, for speed
-        for j in range(0, count - 3, 4):
-            first += columns[i, j] * values[j]
-            second += columns[i, j + 1] * values[j + 1]
-            third += columns[i, j + 2] * values[j + 2]
-            fourth += columns[i, j + 3] * values[j + 3]
-        for j in range(count - count % 4, count):
-            first += columns[i, j] * values[j]
-        out[i] = (first + second) + (third + fourth)
+        found = 0.0
+        for j in range(len(values)):
+            found += columns[i, j] * values[j]
+        out[i] = found
 
 
 def _project_plain(columns: Array, values: Array, out: Array) -> None:
     np.dot(columns, values, out=out)
 
 
-@compiled
+@compiled_sums
 def _total_fast(values: Array) -> float:
     total = 0.0
     for j in range(len(values)):

@@ -11,10 +11,24 @@ from numpy.typing import NDArray
 from onnxprune.errors import InputError
 from onnxprune.operators.interval import Array
 from onnxprune.regions import descent
-from onnxprune.regions.descent import DONE, DOUBTS, FAILURES, FULL, PROGRAMMES, STEPS, THIN, Units, Walk
+from onnxprune.regions.descent import (
+    CROSS,
+    DONE,
+    DOUBTS,
+    EITHER,
+    FAILURES,
+    FULL,
+    PROGRAMMES,
+    STEPS,
+    THIN,
+    WALK,
+    Units,
+    Walk,
+)
+from onnxprune.regions.nearest import Node, copy_node, space
 from onnxprune.regions.network import Pattern, RegionNetwork
 from onnxprune.regions.pivots import scratch
-from onnxprune.regions.simplex import FEASIBLE, Basis, Rows, copy_basis, solve
+from onnxprune.regions.simplex import FEASIBLE, Basis, Rows, solve
 
 Definition = Literal["cells", "patterns", "affine"]
 TOLERANCE = 1e-9
@@ -37,9 +51,7 @@ class Walker:
         InputError: The domain is empty or the tolerance out of range.
     """
 
-    def __init__(
-        self, network: RegionNetwork, definition: Definition = "cells", tolerance: float = TOLERANCE
-    ) -> None:
+    def __init__(self, network: RegionNetwork, definition: Definition = "cells", tolerance: float = TOLERANCE) -> None:
         if not 1e-11 <= tolerance < 1:
             raise InputError(f"tolerance cannot be {tolerance}.", hint="It lies between 1e-11 and 1.")
         self.network = network
@@ -50,43 +62,41 @@ class Walker:
         self._units = self._project(definition == "patterns")
         self._walk, self._root = self._start()
         self._base = 0
-        self._none = np.zeros((0, self.depth), dtype=np.int8)
+        self._none, self._zero = np.zeros((0, self.depth), dtype=np.int8), np.zeros(1, dtype=np.int64)
         self.move(())
 
     def move(self, prefix: Sequence[int]) -> None:
         """Go to a node that exists: the sides of the first units. What waited elsewhere is forgotten."""
-        copy_basis(self._root, self._walk.current)
+        copy_node(self._root, self._walk.current)
         self._walk.waiting[:] = 0
-        for unit, side in enumerate(prefix):
-            descent.decide(self._units, self._walk, unit, int(side))
-        self._walk.depth[0] = len(prefix)
+        self._walk.depth[0] = 0
+        for side in prefix:
+            self._proceed(int(side))
         self._base = len(prefix)
 
     def count(self, programmes: int = 1 << 62) -> tuple[int, bool]:
         """Walk on below the node that was moved to; how many regions were met, and whether none is left."""
         leaves = np.zeros(1, dtype=np.int64)
-        result = descent.advance(self._units, self._walk, self._base, self.depth, programmes, self._none, leaves)
+        result = self._proceed(WALK, self.depth, programmes, self._none, leaves)
         return int(leaves[0]), result == DONE
 
     def collect(self, floor: int | None = None, most: int = 4096) -> tuple[NDArray[np.int8], bool]:
         """The next nodes at a depth, at most so many, one per row; and whether none is left."""
         floor = self.depth if floor is None else floor
         found, leaves = np.zeros((most, floor), dtype=np.int8), np.zeros(1, dtype=np.int64)
-        result = descent.advance(self._units, self._walk, self._base, floor, 1 << 62, found, leaves)
+        result = self._proceed(WALK, floor, 1 << 62, found, leaves)
         return found[: leaves[0]], result == DONE or (result == FULL and self._walk.depth[0] < 0)
 
     def sides(self) -> tuple[int, ...]:
         """Decide the unit at the current node and take its first side; the sides that exist, that one first."""
         unit = int(self._walk.depth[0])
-        both = descent.decide(self._units, self._walk, unit, -1) == 2
+        both = self._proceed(int(EITHER)) == 2
         side = int(self._walk.bits[unit])
-        self._walk.depth[0] = unit + 1
         return (side, 1 - side) if both else (side,)
 
     def cross(self) -> None:
         """After :meth:`sides`, take the second side instead."""
-        unit = int(self._walk.depth[0]) - 1
-        descent.cross(self._units, self._walk, unit)
+        self._proceed(CROSS)
 
     def stay(self) -> None:
         """Make the current node the root of what is counted next."""
@@ -129,6 +139,17 @@ class Walker:
         """Simplex steps taken so far."""
         return int(self._walk.statistics[STEPS])
 
+    def _proceed(
+        self,
+        task: int,
+        floor: int = 0,
+        programmes: int = 0,
+        found: NDArray[np.int8] | None = None,
+        leaves: NDArray[np.int64] | None = None,
+    ) -> int:
+        found, leaves = self._none if found is None else found, self._zero if leaves is None else leaves
+        return descent.proceed(self._units, self._walk, task, self._base, floor, programmes, found, leaves)
+
     def _project(self, closed: bool) -> Units:
         """Inputs enter through few combinations: an orthonormal basis of all rows that read them."""
         net, inputs, count = self.network, len(self.network.low), self.depth
@@ -151,10 +172,10 @@ class Walker:
         direct_sizes = np.abs(rows @ columns).sum(axis=1)
         return Units(columns, objective, rows, direct_sizes, shift, reads, tolerances, int(closed))
 
-    def _start(self) -> tuple[Walk, Basis]:
+    def _start(self) -> tuple[Walk, Node]:
         columns = self._units.columns
         d, n = columns.shape
-        fixed, most = len(self._domain_rows), d + 1
+        fixed = len(self._domain_rows)
         total = fixed + self.depth + 1
         rows = Rows(np.zeros((total, d)), np.zeros(total), np.zeros(total), np.zeros(total), np.zeros(total))
         sizes = np.abs(self._domain_rows @ columns).sum(axis=1)
@@ -163,21 +184,26 @@ class Walker:
         rows.shift[:fixed] = (self.network.limits - self.network.rows @ self._centre) / scale
         rows.slip[:fixed] = descent.ZERO
         room = scratch(d, n)
-        bases = [_basis(n, d, most) for _ in range(4)]
-        root = bases[0]
+        root, basis = _basis(n, d, d + 1), _basis(n, d, d + 1)
         costs = self._units.objective @ columns
         root.values[:] = np.where(costs > 0, -1.0, 1.0)
-        statistics = np.zeros(5, dtype=np.int64)
-        if solve(columns, self._units.objective, rows, fixed, root, room, self._units.tolerances, statistics) != FEASIBLE:
-            raise InputError("The domain is empty.", hint="Its linear constraints cannot hold together.")
+        statistics = np.zeros(6, dtype=np.int64)
+        units = self._units
+        if fixed:
+            found = solve(columns, units.objective, rows, fixed, root, room, units.tolerances, statistics)
+            if found != FEASIBLE:
+                raise InputError("The domain is empty.", hint="Its linear constraints cannot hold together.")
         u = self.depth
+        first, current, trial, other = (Node(np.zeros(n), np.zeros(d), np.zeros(total)) for _ in range(4))
+        if fixed:  # otherwise the centre of the box is as good
+            first.values[:], first.point[:] = root.values, root.point
         walk = Walk(
             rows, np.zeros((u, d)), np.zeros(u), np.zeros(u), np.zeros(u, dtype=np.int64),
             np.full(u + 1, fixed, dtype=np.int64), np.zeros(u, dtype=np.int64), np.zeros((u, n)), np.zeros((u, d)),
-            np.zeros((u, most), dtype=np.int64), np.zeros((u, most), dtype=np.int64), np.zeros(u, dtype=np.int64),
-            bases[1], bases[2], bases[3], room, np.zeros(1, dtype=np.int64), statistics,
+            np.zeros((u, total)), current, trial, other, root, basis, room, space(d, n, total),
+            np.zeros(1, dtype=np.int64), statistics,
         )  # fmt: skip
-        return walk, root
+        return walk, first
 
 
 def _basis(n: int, d: int, most: int) -> Basis:

@@ -50,8 +50,10 @@ QUICK = 2e8
 """Multiply-adds up to which a network is always run exactly, to compare."""
 FEWEST = 8
 """Points that a first run times; where no more than these are affordable, nothing is climbed."""
-SHARE = 0.2
-"""Share of the budget that an ascent may take, and linear bounds likewise."""
+SHARE, FIRST_SHARE = 0.2, 0.4
+"""Shares of the budget that an ascent may take and later linear bounds, and the first linear bounds."""
+SLOW = 0.02
+"""Share of the budget beyond which linear bounds take too long to be repeated for many sub-boxes."""
 SLOPES = 16
 """Steps of slope optimisation."""
 
@@ -85,6 +87,7 @@ class _Cascade:
         self.began = time.perf_counter()
         self.workers = Workers(plan.jobs, plan.executor)
         self.reach: int | None = None
+        self.repeatable = True
         self.key = uuid.uuid4().hex
         self.stages: list[Stage] = []
         self.notes: list[str] = []
@@ -137,7 +140,10 @@ class _Cascade:
 
     def _linear(self) -> None:
         self._say("linear bounds")
-        self._sweep("linear", Effort(seconds=SHARE * self.plan.budget, stopped=self.stopped, essential=self._open()))
+        began = time.perf_counter()
+        effort = Effort(FIRST_SHARE * self.plan.budget, stopped=self.stopped, essential=self._open())
+        self._sweep("linear", effort)
+        self.repeatable = time.perf_counter() - began < SLOW * self.plan.budget
         self._witnesses()
 
     def _open(self) -> dict[str, NDArray[np.int64]]:
@@ -292,7 +298,7 @@ class _Cascade:
     def _split(self) -> None:
         """Cut the box where inputs are few."""
         names = [name for name, (low, high) in self.box.items() if (low < high).any()]
-        if len(names) != 1:
+        if len(names) != 1 or not self.repeatable:
             return
         source = names[0]
         low, high = self.box[source]

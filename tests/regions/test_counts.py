@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 import os
 import signal
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 
 from onnxprune.errors import InputError
 from onnxprune.regions import RegionNetwork, Walker, count_exactly, empirical, iter_regions, montufar, narrow, serra
+from onnxprune.regions.compiled import COMPILED
 from onnxprune.regions.exact import Count
 from tests.regions import nets
 
@@ -51,7 +53,8 @@ def test_known_answers(make: Callable[[], RegionNetwork], cells: int, patterns: 
     network = make()
     found = count_exactly(network)
     assert (found.lower, found.upper, found.tolerance_sensitive) == (cells, cells, False)
-    assert count_exactly(network, "patterns").upper == patterns
+    if COMPILED or cells < 200:
+        assert count_exactly(network, "patterns").upper == patterns
 
 
 @pytest.mark.slow
@@ -67,7 +70,8 @@ def test_cells_with_the_same_map_are_merged_across_facets_only() -> None:
     bump = ([[1.0], [1.0], [1.0]], [-0.25, -0.5, -0.75])  # 0 to the left of it and to the right: not connected
     apart = RegionNetwork.of_layers([bump], [0.0], [1.0], readout=([[1.0, -2.0, 1.0]], [0.0]))
     assert count_exactly(apart, "affine").lower == 4
-    both = RegionNetwork.of_layers([([[1.0, 0.0], [-1.0, 0.0]], [0.0, 0.0])], [-1, -1], [1, 1], readout=([[1, -1]], [0]))
+    mirror = ([[1.0, 0.0], [-1.0, 0.0]], [0.0, 0.0])
+    both = RegionNetwork.of_layers([mirror], [-1, -1], [1, 1], readout=([[1, -1]], [0]))
     assert count_exactly(both, "affine").lower == 1  # max(x, 0) - max(-x, 0) = x
     with pytest.raises(InputError, match="affine map"):
         count_exactly(nets.grid(), "affine")
@@ -113,7 +117,8 @@ def test_count_is_invariant(seed: int, inputs: int, widths: list[int]) -> None:
     factor, shift = 10.0 ** rng.uniform(-2, 2, size=inputs), rng.normal(size=inputs)
     (weights, bias), *rest = layers
     moved = [(weights / factor, bias - weights / factor @ shift), *rest]
-    for changed, ends in ((permuted, (low, high)), (scaled, (low, high)), (moved, (factor * low + shift, factor + shift))):
+    moved_box = (shift - factor, shift + factor)
+    for changed, ends in ((permuted, (low, high)), (scaled, (low, high)), (moved, moved_box)):
         after = count_exactly(RegionNetwork.of_layers(changed, *ends))
         assert after.lower == before.lower or before.tolerance_sensitive or after.tolerance_sensitive
 
@@ -122,7 +127,7 @@ def test_interval_narrows_and_holds_the_count() -> None:
     network = nets.random_network(np.random.default_rng(5), 3, [6, 6, 5])
     count = count_exactly(network).lower
     states = list(narrow(network))
-    for before, after in zip(states, states[1:], strict=False):
+    for before, after in itertools.pairwise(states):
         assert before.lower <= after.lower <= count <= after.upper <= before.upper
     assert states[-1].exact
     cut_off = list(narrow(network, budget=0.0))

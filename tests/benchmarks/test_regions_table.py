@@ -1,0 +1,69 @@
+"""The benchmark of linear regions: its training loop and tables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import onnxprune
+from tests.benchmarks.regions.table import Row, markdown, plot, read_csv, row_of, verdicts, write_csv
+from tests.benchmarks.regions.training import gradients, to_model, train
+
+
+def test_gradients_are_slopes() -> None:
+    rng = np.random.default_rng(0)
+    parameters = [rng.normal(size=s) for s in ((3, 4), (3,), (2, 3), (2,))]
+    images, labels = rng.normal(size=(5, 4)), np.array([0, 1, 1, 0, 1])
+
+    def loss() -> float:
+        hidden = np.maximum(images @ parameters[0].T + parameters[1], 0)
+        scores = hidden @ parameters[2].T + parameters[3]
+        return float(np.mean(np.log(np.exp(scores).sum(axis=1)) - scores[np.arange(5), labels]))
+
+    for values, slopes in zip(parameters, gradients(parameters, images, labels), strict=True):
+        index = (0,) * values.ndim
+        before, step = loss(), 1e-6
+        values[index] += step
+        assert (loss() - before) / step == pytest.approx(slopes[index], abs=1e-4)
+        values[index] -= step
+
+
+def test_a_trained_network_becomes_a_row(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    images = rng.random((400, 3))
+    labels = (images[:, 0] > images[:, 1]).astype(np.int64)
+    layers = train(images, labels, [4, 3], epochs=150)
+    hidden = images
+    for weights, bias in layers[:-1]:
+        hidden = np.maximum(hidden @ weights.T + bias, 0)
+    assert ((hidden @ layers[-1][0].T + layers[-1][1]).argmax(axis=1) == labels).mean() > 0.9
+    row = row_of("4-3", "exact", onnxprune.count_regions(to_model(layers), "0:1", method="exact"))
+    assert row.count is not None
+    assert row.serra is not None
+    assert row.empirical is not None
+    assert row.count <= row.empirical
+    rows = [row, Row("4-3", "relucent", count=row.count, found=row.count), Row("4-3", "mip", "time", found=2.0)]
+    write_csv(rows, tmp_path / "r.csv")
+    assert [str(r) for r in read_csv(tmp_path / "r.csv")] == [str(r) for r in map(_floats, rows)]
+    assert read_csv(tmp_path / "none.csv") == []
+    text = markdown(rows)
+    assert "counts agree" in text
+    assert text.count("| 4-3 |") == 3
+    pytest.importorskip("matplotlib")
+    plot(rows, tmp_path / "r.png")
+    assert (tmp_path / "r.png").read_bytes().startswith(b"\x89PNG")
+
+
+def _floats(row: Row) -> Row:
+    values: dict[str, Any] = {name: float(v) if isinstance(v, int) else v for name, v in vars(row).items()}
+    return Row(**values)
+
+
+def test_contradictions_are_named() -> None:
+    rows = [Row("2-2", "exact", count=5), Row("2-2", "mip", count=4), Row("2-2", "probe", lower95=9.0)]
+    told = "\n".join(verdicts(rows))
+    assert "COUNTS DIFFER (exact 5, mip 4)" in told
+    assert "bound of probe is wrong" in told
