@@ -60,7 +60,8 @@ def _constant(graph: Graph, tensor: gs.Tensor, bounds: Bounds) -> _Constant | No
     if found.ndim != len(kind.shape) or not np.isfinite([found.lower.min(), found.upper.max()]).all():
         return None
     exact = np.where(found.lower == found.upper, found.lower, found.lower / 2 + found.upper / 2)
-    radius = np.where(found.lower == found.upper, 0.0, np.nextafter(found.upper - found.lower, np.inf))
+    with np.errstate(over="ignore"):
+        radius = np.where(found.lower == found.upper, 0.0, np.nextafter(found.upper - found.lower, np.inf))
     if (radius > ABSORBED * np.abs(exact).max(initial=0.0)).any() or not _fits(exact.shape, kind.shape):
         return None
     exact = _compressed(exact)

@@ -83,7 +83,7 @@ def test_the_commands_list_what_a_plugin_brings(installed: dict[str, str], tmp_p
     assert names.index("remove_unused") < names.index("demo_cancel_negations{limit}") < names.index("merge_parallel")
     assert "Remove pairs of Neg nodes; exact." in " ".join(passes.split())
     operators = python(installed, tmp_path, "-m", "onnxprune", "operators")
-    assert ["demo.Twice", "yes", "yes"] in [line.split() for line in operators.splitlines()]
+    assert ["demo.Twice", "yes", "yes"] in [line.split()[:3] for line in operators.splitlines()]
 
 
 def test_nothing_of_it_is_found_without_the_installation(tmp_path: Path) -> None:

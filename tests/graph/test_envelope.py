@@ -444,8 +444,8 @@ KINDS = {
     "infinite weights": Kind(
         lambda: parse(DENSE, weights={**weights(), "b2": np.array([1, np.inf, -np.inf], np.float32)}), None
     ),
-    "all units dead": Kind(lambda: parse(DENSE, weights=weights(dead=tuple(range(HIDDEN)))), HIDDEN - 1),
-    "a single dead unit": Kind(lambda: parse(DENSE, weights=weights(hidden=1, dead=(0,))), 0),
+    "all units dead": Kind(lambda: parse(DENSE, weights=weights(dead=tuple(range(HIDDEN)))), HIDDEN + 3),
+    "a single dead unit": Kind(lambda: parse(DENSE, weights=weights(hidden=1, dead=(0,))), 1 + 3),
 }
 
 

@@ -32,7 +32,7 @@ def equal(model: onnx.ModelProto, result: onnx.ModelProto, shape: tuple[int, ...
         np.testing.assert_allclose(actual, expected, rtol=0, atol=2e-5 * max(1.0, float(np.abs(expected).max())))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(seed=SEEDS, domain=st.sampled_from([None, "-1:1"]))
 def test_conv_nets_keep_their_outputs(seed: int, domain: str | None) -> None:
     model = random_convnet(seed)
@@ -53,7 +53,7 @@ def test_dynamic_conv_nets_keep_their_outputs_at_every_size(seed: int) -> None:
         equal(model, result.model, shape, seed, 1.0)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(seed=SEEDS, domain=st.sampled_from([None, "0:1"]))
 def test_dense_nets_keep_their_outputs(seed: int, domain: str | None) -> None:
     model = random_mlp(seed)
