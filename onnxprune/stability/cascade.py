@@ -47,13 +47,11 @@ MOST = 512
 MANY, CLIMBERS = 48, 256
 """Starts for each question that stays open, and for all of them together."""
 QUICK = 2e8
-"""Multiply-adds up to which a network is always run exactly, to compare."""
+"""Multiply-adds up to which a network is always run exactly, to compare, and a sub-box is bounded."""
 FEWEST = 8
 """Points that a first run times; where no more than these are affordable, nothing is climbed."""
 SHARE, FIRST_SHARE = 0.2, 0.4
 """Shares of the budget that an ascent may take and later linear bounds, and the first linear bounds."""
-SLOW = 0.02
-"""Share of the budget beyond which linear bounds take too long to be repeated for many sub-boxes."""
 SLOPES = 16
 """Steps of slope optimisation."""
 
@@ -87,7 +85,6 @@ class _Cascade:
         self.began = time.perf_counter()
         self.workers = Workers(plan.jobs, plan.executor)
         self.reach: int | None = None
-        self.repeatable = True
         self.key = uuid.uuid4().hex
         self.stages: list[Stage] = []
         self.notes: list[str] = []
@@ -140,10 +137,8 @@ class _Cascade:
 
     def _linear(self) -> None:
         self._say("linear bounds")
-        began = time.perf_counter()
         effort = Effort(FIRST_SHARE * self.plan.budget, stopped=self.stopped, essential=self._open())
         self._sweep("linear", effort)
-        self.repeatable = time.perf_counter() - began < SLOW * self.plan.budget
         self._witnesses()
 
     def _open(self) -> dict[str, NDArray[np.int64]]:
@@ -178,10 +173,14 @@ class _Cascade:
 
     def _compare(self) -> None:
         """Hold what is proved against a few exact runs, even where nothing is left to find."""
-        if sum(self.net.work(node) for node in self.graph.nodes) <= QUICK:
+        if self._cost() <= QUICK:
             points = self._draw(FEWEST)
             if points:
                 self.note(points)
+
+    def _cost(self) -> float:
+        """Multiply-adds of one run."""
+        return sum(self.net.work(node) for node in self.graph.nodes)
 
     def _searchable(self) -> bool:
         """Whether points of the domain can be made: every input has a finite box."""
@@ -298,7 +297,7 @@ class _Cascade:
     def _split(self) -> None:
         """Cut the box where inputs are few."""
         names = [name for name, (low, high) in self.box.items() if (low < high).any()]
-        if len(names) != 1 or not self.repeatable:
+        if len(names) != 1:
             return
         source = names[0]
         low, high = self.box[source]
@@ -315,8 +314,9 @@ class _Cascade:
             for place in self.ledger.places
             if place.name == place.tensor and place.tensor in boxes and not place.knot.any()
         ]
-        if not targets:
-            return
+        rows = sum(2 * int(((t.low < 0) & (t.high > 0)).sum()) for t in targets)
+        if not targets or rows * self._cost() > QUICK:
+            return  # one sub-box takes too long, let alone hundreds
         splitter = Splitter(self.net, source, (low, high), targets, boxes)
         share = self.plan.budget / 2
 
