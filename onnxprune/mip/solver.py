@@ -15,6 +15,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -101,10 +102,15 @@ def _new_model(name: str) -> Any:
     if name not in SOLVERS:
         raise InputError(f'There is no solver "{name}".', hint=f"Use one of {', '.join(SOLVERS)}.")
     mip = _library()
+    collecting = gc.isenabled()
+    gc.disable()  # a model collected while cffi parses its declarations would wait for itself
     try:
         model = mip.Model(sense=mip.MAXIMIZE, solver_name=name)
     except Exception as error:  # each back end has errors of its own
         raise EnvironmentFailure(f'Solver "{name}" cannot be used here.', hint=_HINTS[name]) from error
+    finally:
+        if collecting:
+            gc.enable()
     found = type(model.solver).__name__
     if found != SOLVERS[name]:
         raise EnvironmentFailure(f'python-mip chose {found} for solver "{name}".', hint=_HINTS[name])
