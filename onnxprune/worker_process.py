@@ -163,7 +163,7 @@ class _Raised:
         text = "".join(traceback.format_exception(error))
         try:
             pickle.loads(pickle.dumps(error))
-        except Exception:
+        except Exception:  # a foreign class may raise anything while it is pickled
             error = RuntimeError(f"{type(error).__name__}: {error}")
         return _rebuilt, (error, text)
 
