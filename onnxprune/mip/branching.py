@@ -36,6 +36,7 @@ class Branched:
         bound: ``sign * g <= bound`` over the domain; inf where the tree was not finished.
         points: Shape (points, inputs): solutions on the way, to be run as witnesses.
         leaves: The phases of every leaf; together they cover the domain.
+        duals: Per leaf the multipliers that prove the bound there, shape (rows of the relaxation,).
         nodes: Programmes solved.
         finished: Whether more time is of no use: proved, or a solution keeps to all phases.
     """
@@ -43,6 +44,7 @@ class Branched:
     bound: float
     points: Array
     leaves: tuple[Phases, ...]
+    duals: tuple[Array, ...]
     nodes: int
     finished: bool
 
@@ -89,6 +91,7 @@ class _Tree:
     def run(self, refuted: Callable[[Array], bool], stopped: Callable[[], bool]) -> Branched:
         """Depth first."""
         leaves: list[Phases] = []
+        duals: list[Array] = []
         worst = -np.inf
         todo: list[Phases] = [()]
         hopeless = False
@@ -97,12 +100,13 @@ class _Tree:
             if left <= 0 or stopped() or self.nodes >= NODES:
                 break
             phases = todo.pop()
-            bound, solution = self._solve(phases, left)
+            bound, proof, solution = self._solve(phases, left)
             point = None if solution.x is None else self.layer.encoding.point(solution.x)
             if point is not None:
                 self.points.append(point)
             if bound <= 0:
                 leaves.append(phases)
+                duals.append(proof)
                 worst = max(worst, bound)
             elif point is not None and refuted(point):
                 hopeless = True
@@ -117,9 +121,10 @@ class _Tree:
                     todo += self._children(choice, phases, solution.x)
         proved = not todo and not hopeless
         points = np.array(self.points) if self.points else np.zeros((0, len(self.layer.encoding.blocks.low)))
-        return Branched(worst if proved else np.inf, points, tuple(leaves), self.nodes, proved or hopeless)
+        bound = worst if proved else np.inf
+        return Branched(bound, points, tuple(leaves), tuple(duals), self.nodes, proved or hopeless)
 
-    def _solve(self, phases: Phases, seconds: float) -> tuple[float, Solution]:
+    def _solve(self, phases: Phases, seconds: float) -> tuple[float, Array, Solution]:
         objective = self.target.coefficients.copy()
         for block, unit, active in phases:
             number = self.place[block, unit]
@@ -127,8 +132,7 @@ class _Tree:
             objective[self.pairs[number, side]] -= self.price[number, side]
         self.nodes += 1
         solution = self.layer.maximise(objective, seconds)
-        bound, _ = self.layer.proved(objective, self.target.high, solution)
-        return bound, solution
+        return *self.layer.proved(objective, self.target.high, solution), solution
 
     def _choose(self, solution: Solution, phases: Phases) -> int | None:
         """The unit whose relaxation the bound owes most to."""

@@ -52,6 +52,7 @@ class Encoding:
         value: Same shape; the value of columns that can take only one, NaN elsewhere.
         parts: Per (block, unit) the columns whose difference (or the one that) is its pre-activation.
         reaches_inputs: Whether rows tie the columns to the network's inputs.
+        equations: Per (block, unit) with a column for its output the row that says what its pre-activation is.
     """
 
     system: System
@@ -60,6 +61,7 @@ class Encoding:
     value: Array
     parts: Mapping[tuple[int, int], tuple[int, ...]]
     reaches_inputs: bool
+    equations: Mapping[tuple[int, int], int]
 
     def preactivation(self, block: int, unit: int) -> Affine:
         """The pre-activation of a unit over the columns of the system, rounding and slack included.
@@ -144,6 +146,7 @@ class _Builder:
         self.offset = np.cumsum([len(blocks.low), *(block.units for block in blocks.blocks)])
         self.wants_explicit = explicit
         self.parts: dict[tuple[int, int], tuple[int, ...]] = {}
+        self.equations: dict[tuple[int, int], int] = {}
         self.bounds: list[tuple[Array, Array, bool]] = []
         self.columns = 0
         self.entries: list[tuple[Index, Index, Array]] = []
@@ -179,7 +182,7 @@ class _Builder:
             row_high=_joined([s[1] for s in self.sides]),
         )
         reaches = bool((self.place[:inputs] >= 0).any())
-        return Encoding(system, self.blocks, self.place, self.value, self.parts, reaches)
+        return Encoding(system, self.blocks, self.place, self.value, self.parts, reaches, self.equations)
 
     def _encoded(self, index: int) -> bool:
         return index >= self.first and self.blocks.blocks[index].exact
@@ -249,6 +252,7 @@ class _Builder:
             units[opened].tolist(), zip(outputs[opened].tolist(), negative.tolist(), strict=True), strict=True
         ):
             self.parts[index, unit] = pair
+        self.equations |= {(index, int(unit)): self.rows + k for k, unit in enumerate(units)}
         self._add_rows(parts, low, high)
         bounded = np.flatnonzero(np.isfinite(least) & (upper < INFINITE))
         arms = _Arms(outputs[opened][bounded], negative[bounded], least[bounded], upper[bounded])

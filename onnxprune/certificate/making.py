@@ -1,0 +1,363 @@
+"""Makes the certificate of an optimized model, after the fact: only for what the rewrite used."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from onnxprune.bounds.static import StaticGraph
+from onnxprune.certificate.programmes import Relaxations
+from onnxprune.certificate.proving import Need, Prover, loosened, merged
+from onnxprune.certificate.searching import Search, names
+from onnxprune.certificate.showing import witnesses
+from onnxprune.domain import Domain
+from onnxprune.graph.files import fingerprint
+from onnxprune.graph.graph import Graph
+from onnxprune.operators import Interval as Known
+from onnxprune.samples import input_specs
+from onnxprune.verify.certificate import Certificate, Claims
+from onnxprune.verify.checker import Verdict, check
+from onnxprune.verify.evidence import Constraint, Evidence, Step
+from onnxprune.verify.forward import Forward
+from onnxprune.verify.meanings import meaning
+from onnxprune.verify.network import Network
+from onnxprune.verify.numbers import Interval
+from onnxprune.verify.reasons import Rejected
+from onnxprune.verify.relation import Relation, Side, Walk
+from onnxprune.verify.states import states
+from onnxprune.verify.terms import Indices
+
+Floats = NDArray[np.float64]
+ROOM = 1e-6
+"""Share by which stated deviations are larger than computed ones."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """A certificate, what its check found, and how long both took.
+
+    Attributes:
+        certificate: The certificate.
+        verdict: Of the check that it passed.
+        seconds: Processor time of making it.
+        checking: Processor time of checking it.
+    """
+
+    certificate: Certificate
+    verdict: Verdict
+    seconds: float
+    checking: float
+
+
+@dataclass
+class Wanted:
+    """What a certificate is made for.
+
+    Attributes:
+        original: The model as it was read.
+        optimized: The result.
+        tidied: The model that was proved things of.
+        domain: Where the inputs lie.
+        known: Bounds that were proved of the tidied model, a solver's word included where that counts.
+        budget: Seconds of processor time for finding evidence.
+        trust: Whether bounds count for which no evidence is found ("solver"), or not ("certified").
+        stopped: Whether to end.
+    """
+
+    original: onnx.ModelProto
+    optimized: onnx.ModelProto
+    tidied: onnx.ModelProto
+    domain: Domain
+    known: Mapping[str, Known]
+    budget: float = 60.0
+    trust: str = "solver"
+    stopped: Callable[[], bool] = lambda: False
+    _began: float = field(default_factory=time.process_time)
+
+    def enough(self) -> bool:
+        """Whether time is up."""
+        return self.stopped() or time.process_time() - self._began > self.budget
+
+
+def make(wanted: Wanted) -> Made:
+    """Find what proves a result, and check it.
+
+    Raises:
+        Rejected: Something that the rewrite used cannot be proved anew; the text says what.
+    """
+    began = time.process_time()
+    before, after = Network.of(wanted.original), Network.of(wanted.optimized)
+    boxes = _boxes(wanted)
+    inputs = {name: Interval.of(*ends) for name, ends in _ends(wanted).items()}
+    plain = Forward(before, inputs).run()
+    other = Forward(after, inputs, finite=False).run()
+    hoped, images = _hoped(wanted, before, inputs, plain)
+    search = Search(Side(before, hoped, False), Side(after, other, False), {}, {})
+    search.run()
+    anchors, open_rows = search.found, search.open_rows
+    walks, unsure = _needs_of(before, after, hoped, other, search)
+    prover = _prover(wanted, before, inputs, _entries(before, hoped, walks), wanted.original)
+    prover.run()
+    needs = {(name, False): set(rows) for name, rows in unsure.items()}
+    second = _prover(wanted, after, inputs, _rows_of(after, needs, search), wanted.optimized, finite=False)
+    second.run()
+    steps = [*prover.steps, *_taken_on_trust(prover, before, wanted, images)]
+    draft = Certificate(
+        original=fingerprint(wanted.original),
+        optimized=fingerprint(wanted.optimized),
+        boxes=boxes,
+        constraints=_constraints(wanted.domain),
+        steps=tuple(steps),
+        steps_optimized=tuple(second.steps),
+        anchors=dict(anchors),
+        open_rows=dict(open_rows),
+        claims=(),
+        deviation={},
+        rounding={},
+    )
+    certificate = _with_claims(draft, before, after, inputs)
+    seconds = time.process_time() - began
+    began = time.process_time()
+    verdict = check(certificate, wanted.original, wanted.optimized)
+    return Made(certificate, verdict, seconds, time.process_time() - began)
+
+
+def _ends(wanted: Wanted) -> dict[str, tuple[Floats, Floats]]:
+    return {spec.name: wanted.domain.bounds(spec) for spec in input_specs(wanted.original)}
+
+
+def _boxes(wanted: Wanted) -> dict[str, tuple[Floats, Floats]]:
+    """Boxes of the inputs that the domain restricts."""
+    ends = _ends(wanted)
+    return {name: ends[name] for name in wanted.domain.boxes if name in ends}
+
+
+def _constraints(domain: Domain) -> tuple[Constraint, ...]:
+    return tuple(Constraint(c.terms, c.bound) for c in domain.constraints)
+
+
+def _hoped(
+    wanted: Wanted, before: Network, inputs: Mapping[str, Interval], plain: Mapping[str, Interval]
+) -> tuple[dict[str, Interval], dict[str, str]]:
+    """Bounds on tensors of the original, taken over from the tidied model, and what they are called there."""
+    tidied = Network.of(wanted.tidied)
+    side = Side(tidied, Forward(tidied, inputs, finite=False).run(), False)
+    search = Search(Side(before, plain, False), side, {}, {})
+    try:
+        search.run()
+    except Rejected:
+        return dict(plain), {}
+    images = {name: form.whole for name, form in search.forms.items() if form is not None and form.whole}
+    images |= names(search.found)
+    hoped = {}
+    for node in before.nodes:
+        for name in node.outputs:
+            known = wanted.known.get(images.get(name, ""))
+            hoped[name] = _met(plain[name], known) if name in plain and known is not None else plain.get(name)
+    sharper = {name: found for name, found in hoped.items() if found is not None}
+
+    def refine(name: str, _: Mapping[str, Interval]) -> Interval | None:
+        return sharper.get(name)
+
+    return Forward(before, inputs, refine=refine).run(), images
+
+
+def _met(plain: Interval, known: Known) -> Interval:
+    if known.ndim not in (0, plain.ndim):
+        return plain
+    low, high = np.maximum(plain.low, known.lower), np.minimum(plain.high, known.upper)
+    return Interval.of(low, high) if (low <= high).all() else plain
+
+
+@dataclass
+class _Dry(Relation):
+    """A walk that takes for granted what is not proved yet, and notes it down."""
+
+    unsure: dict[str, set[int]] = field(default_factory=lambda: defaultdict(set))
+
+    def unproved(self, tensor: str, source: str, rows: Indices) -> None:
+        del tensor
+        self.unsure[source] |= {int(row) for row in rows}
+
+
+def _needs_of(
+    before: Network,
+    after: Network,
+    hoped: Mapping[str, Interval],
+    other: Mapping[str, Interval],
+    search: Search,
+) -> tuple[list[Walk], dict[str, set[int]]]:
+    """Activations that were passed, and rows of the optimized model that have to be stably active."""
+    dry = _Dry(Side(before, hoped, False), Side(after, other, False), search.found, search.open_rows)
+    dry.precise = np.inf
+    dry.run()
+    return dry.walks, dry.unsure
+
+
+def _entries(
+    before: Network, hoped: Mapping[str, Interval], walks: Sequence[Walk]
+) -> dict[Need, tuple[Indices, float]]:
+    """Entries of pre-activations that have to be on one side of a threshold."""
+    needs: dict[Need, set[int]] = defaultdict(set)
+    knots: dict[Need, float] = {}
+    side = Side(before, hoped, False)
+    for walk in walks:
+        node = next(n for n in before.readers[walk.source] if walk.result in n.outputs)
+        told = meaning(side.given(node))
+        if told is None or told.straight is None:
+            continue
+        bottom, top = told.straight
+        for found in states(side, walk):
+            if found.state == "active":
+                _note(needs, knots, before, walk, found.units, False, bottom)
+                if np.isfinite(top):
+                    _note(needs, knots, before, walk, found.units, True, top)
+            elif found.state == "inactive":
+                _note(needs, knots, before, walk, found.units, True, bottom)
+    return {need: (entries, knots[need]) for need, entries in merged(needs).items()}
+
+
+def _note(
+    needs: dict[Need, set[int]],
+    knots: dict[Need, float],
+    net: Network,
+    walk: Walk,
+    units: Indices,
+    upper: bool,
+    knot: float,
+) -> None:
+    shape = net.sample(walk.source)
+    if shape is None:
+        return
+    need = (walk.source, upper)
+    knots[need] = knot
+    places = np.moveaxis(np.arange(int(np.prod(shape))).reshape(shape), walk.axis, 0)
+    needs[need] |= set(places[units].reshape(-1).tolist())
+
+
+def _rows_of(after: Network, needs: Mapping[Need, set[int]], search: Search) -> dict[Need, tuple[Indices, float]]:
+    found = {}
+    for (tensor, upper), rows in needs.items():
+        shape = after.sample(tensor)
+        if shape is None:
+            continue
+        axis = min(1, len(shape) - 1)
+        places = np.moveaxis(np.arange(int(np.prod(shape))).reshape(shape), axis, 0)
+        found[tensor, upper] = (np.sort(places[sorted(rows)].reshape(-1)), 0.0)
+    del search
+    return found
+
+
+def _prover(
+    wanted: Wanted,
+    net: Network,
+    inputs: Mapping[str, Interval],
+    needs: Mapping[Need, tuple[Indices, float]],
+    model: onnx.ModelProto,
+    *,
+    finite: bool = True,
+) -> Prover:
+    made: list[StaticGraph] = []
+
+    def relaxations(bounds: Mapping[str, Interval]) -> Relaxations | None:
+        if not made:
+            made.append(StaticGraph(Graph(model)))
+        return Relaxations.over(made[0], wanted.domain, bounds)
+
+    entries, knots = ({need: pair[k] for need, pair in needs.items()} for k in (0, 1))
+    return Prover(net, inputs, entries, knots, relaxations, wanted.enough, finite)  # type: ignore[arg-type]
+
+
+def _taken_on_trust(prover: Prover, net: Network, wanted: Wanted, images: Mapping[str, str]) -> list[Step]:
+    """Steps for what only a solver says.
+
+    Raises:
+        Rejected: Not even a solver says it.
+    """
+    steps = []
+    for (tensor, upper), entries in prover.open.items():
+        known = wanted.known.get(images.get(tensor, tensor))
+        shape = net.sample(tensor)
+        knot = prover.knots[tensor, upper]
+        if known is None or shape is None or known.ndim not in (0, len(shape)):
+            raise Rejected(f"no evidence was found for {len(entries)} bounds on {tensor}")
+        low, high = (np.broadcast_to(end, shape).reshape(-1)[entries] for end in (known.lower, known.upper))
+        held = high <= knot if upper else low >= knot
+        if not held.all() or wanted.trust == "certified":
+            raise Rejected(f"no evidence was found for {len(entries)} bounds on {tensor}")
+        steps.append(Step(tensor, upper, entries, np.full(len(entries), knot), "mip", "solver"))
+    return steps
+
+
+def _with_claims(draft: Certificate, before: Network, after: Network, inputs: Mapping[str, Interval]) -> Certificate:
+    """The certificate with the claims, deviations and witnesses that a walk through both models finds."""
+    evidence = [
+        Evidence(net, inputs, steps, draft.constraints, strict=False)
+        for net, steps in ((before, draft.steps), (after, draft.steps_optimized))
+    ]
+    bounds = Forward(before, inputs, refine=evidence[0].refine).run()
+    other = Forward(after, inputs, finite=False, refine=evidence[1].refine).run()
+    draft = replace(draft, steps=_stated(evidence[0]), steps_optimized=_stated(evidence[1]))
+    side = Side(before, bounds, False)
+    relation = Relation(side, Side(after, other, False), draft.anchors, draft.open_rows)
+    forms = relation.run()
+    claims = [claim for walk in relation.walks for claim in _claims(side, walk, draft.steps)]
+    return replace(
+        draft,
+        claims=tuple(claims),
+        deviation={name: float(form.deviation) * (1 + ROOM) for name, form in forms.items()},
+        rounding={name: float(form.rounding) * (1 + ROOM) for name, form in forms.items()},
+        witnesses=witnesses(before, inputs, relation.walks) if not draft.constraints else draft.witnesses,
+    )
+
+
+def _stated(evidence: Evidence) -> tuple[Step, ...]:
+    """Steps with the bounds that their evidence proves."""
+    found = []
+    for step in evidence.steps:
+        if id(step) in evidence.proved:
+            signed = loosened(evidence.proved[id(step)])
+            found.append(replace(step, bounds=signed if step.upper else -signed))
+        else:
+            found.append(step)
+    return tuple(found)
+
+
+def _claims(side: Side, walk: Walk, steps: Sequence[Step]) -> list[Claims]:
+    """States of an activation's rows, by what proved them."""
+    how = _methods(side.net, walk, steps)
+    found = []
+    for item in states(side, walk):
+        kinds = (
+            [("none", "certified")] * len(item.units) if item.state == "unread" else [how[int(u)] for u in item.units]
+        )
+        for kind in dict.fromkeys(kinds):
+            which = np.array([k == kind for k in kinds])
+            sign = -1.0 if item.state == "active" else 1.0
+            bounds = sign * loosened(sign * item.bounds[which])
+            found.append(
+                Claims(walk.source, walk.result, item.state, item.units[which], bounds, item.margins[which], *kind)
+            )
+    return found
+
+
+def _methods(net: Network, walk: Walk, steps: Sequence[Step]) -> dict[int, tuple[str, str]]:
+    """Per row the strongest method that its bounds needed, and the trust that goes with it."""
+    order = ["interval", "linear", "split", "lp", "mip"]
+    shape = net.sample(walk.source) or ()
+    count = len(walk.kept) + len(walk.handed) + len(walk.gone)
+    how = dict.fromkeys(range(count), ("interval", "certified"))
+    for step in steps:
+        if step.tensor != walk.source or not shape:
+            continue
+        rows = np.unique(np.unravel_index(step.entries, shape)[walk.axis])
+        for row in rows.tolist():
+            if order.index(step.method) >= order.index(how[row][0]):
+                how[row] = (step.method, step.trust)
+    return how
