@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 OUTPUT = Path(__file__).with_suffix(".onnx")
 DOMAIN = OUTPUT.with_name("controller_domain.npz")
+CALIBRATION = OUTPUT.with_name("controller_samples.npz")
 EPOCHS, BATCH, RATE, L1, SAMPLES = 40, 250, 3e-3, 1e-1, 40000
 
 # State: cart position [m], cart velocity [m/s], pole angle from upright [rad], angular velocity [rad/s].
@@ -161,6 +162,8 @@ def write(net: nn.Sequential) -> None:
     )
     box: dict[str, Any] = {"state.lower": LOWER, "state.upper": UPPER}
     np.savez(DOMAIN, **box)
+    samples = np.random.default_rng(0).uniform(LOWER, UPPER, (500, 4))
+    np.savez(CALIBRATION, state=samples.astype(np.float32))
 
 
 def simulate(generator: np.random.Generator, runs: int = 200, seconds: float = 8.0) -> tuple[int, int]:

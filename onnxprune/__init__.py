@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from onnxprune.optimizer import Result, optimize
     from onnxprune.regions.count import count_regions
     from onnxprune.report import Report
+    from onnxprune.surgeon.prune import PruneResult, prune
 
 _HOMES = {
     "Domain": "domain",
@@ -22,11 +23,13 @@ _HOMES = {
     "OnnxpruneError": "errors",
     "ProofError": "errors",
     "ValidationError": "errors",
+    "PruneResult": "surgeon.prune",
     "Report": "report",
     "Result": "optimizer",
     "count_regions": "regions.count",
     "inspect": "inspection",
     "optimize": "optimizer",
+    "prune": "surgeon.prune",
 }
 
 __all__ = [
@@ -35,6 +38,7 @@ __all__ = [
     "InputError",
     "OnnxpruneError",
     "ProofError",
+    "PruneResult",
     "Report",
     "Result",
     "ValidationError",
@@ -43,6 +47,7 @@ __all__ = [
     "inspect",
     "optimize",
     "parse_domain",
+    "prune",
 ]
 
 

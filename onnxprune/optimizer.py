@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
@@ -23,7 +23,7 @@ from onnxprune.graph.groups import ChannelGroups
 from onnxprune.latency import measure
 from onnxprune.operators import Axis
 from onnxprune.options import Options, from_keywords
-from onnxprune.pass_api import Pass
+from onnxprune.pass_api import Exactness, Pass
 from onnxprune.pass_registry import select
 from onnxprune.pipeline import Pipeline, Reduced, check_model
 from onnxprune.protobuf import byte_size
@@ -35,7 +35,12 @@ from onnxprune.stability.cascade import prove
 from onnxprune.validate import Outcome, Validator
 from onnxprune.witness import Observed, corner_feeds, observe
 
+if TYPE_CHECKING:
+    from onnxprune.certificate.making import Made
+
 DOMAIN_KEY = "onnxprune.domain."
+LEAST = 60.0
+"""Seconds of processor time that finding evidence for a certificate may take in any case."""
 ALIKE = 1.08
 """Among variants whose latency is within this ratio of the fastest the smallest is taken."""
 
@@ -50,6 +55,7 @@ class Result:
         modified: False when the original is handed back as it was, byte for byte.
         source: The model as it was read.
         outcome: The last comparison with the original.
+        certificate: What proves the result, where it was asked for; see :mod:`onnxprune.certificate`.
     """
 
     model: onnx.ModelProto
@@ -57,6 +63,7 @@ class Result:
     modified: bool
     source: Source
     outcome: Outcome
+    certificate: Made | None = None
 
 
 def optimize(model: ModelLike, domain: Domain | str | Sequence[str] | None = None, **options: Any) -> Result:
@@ -89,7 +96,14 @@ class _Job:
         self.source = source
         self.options = options
         self.provider = choose_provider(options.provider)
-        self.passes = [_with_rule(item, options.rule) for item in select(options.passes, options.skip)]
+        chosen = [_with_rule(item, options.rule) for item in select(options.passes, options.skip)]
+        self.approximate = [item for item in chosen if item.exactness is Exactness.APPROXIMATE]
+        self.passes = [item for item in chosen if item.exactness is not Exactness.APPROXIMATE]
+        if self.approximate and options.certificate:
+            raise InputError(
+                f"{self.approximate[0].name} changes the function; there is no certificate for that.",
+                hint="Prune first, then optimize the result with a certificate.",
+            )
         self.specs = input_specs(source.model)
         self.domain = _domain(domain, self.specs)
         self.notes: list[str] = []
@@ -116,6 +130,7 @@ class _Job:
 
     def run(self) -> Result:
         tidied = self.pipeline.run(Reduced(self.source.model), [p for p in self.passes if p.name == "tidy"])
+        tidied = self._approximated(tidied)
         self.proofs = self._prove(tidied.model)
         tidied.known = self.proofs.bounds
         self.baseline = Facts(Graph(tidied.model), self.domain, known=self.proofs.bounds)
@@ -127,6 +142,7 @@ class _Job:
             final.model = self._with_metadata(final.model, align)
             self.options.progress("validating the result")
             outcome = self.validator.check(final.model)
+        made = self._certified(tidied.model, final.model) if self.options.certificate else None
         report = build_report(
             source=self.source,
             domain=self.domain,
@@ -139,7 +155,45 @@ class _Job:
             provider=self.provider,
             notes=self.notes,
         )
-        return Result(final.model, report, modified, self.source, outcome)
+        return Result(final.model, report, modified, self.source, outcome, made)
+
+    def _certified(self, tidied: onnx.ModelProto, final: onnx.ModelProto) -> Made:
+        """The certificate of the result.
+
+        Raises:
+            ValidationError: Something that the rewrite used is not proved anew.
+        """
+        from onnxprune.certificate.making import Wanted, make  # noqa: PLC0415 # only where it is asked for
+        from onnxprune.verify.reasons import Rejected  # noqa: PLC0415
+
+        self.options.progress("making the certificate")
+        wanted = Wanted(
+            original=self.source.model,
+            optimized=final,
+            tidied=tidied,
+            domain=self.domain,
+            known=self.proofs.bounds,
+            budget=max(LEAST, 3 * self.options.budget),
+            trust=self.options.trust,
+            stopped=self.options.stopped,
+        )
+        try:
+            return make(wanted)
+        except Rejected as error:
+            raise ValidationError(
+                f"No certificate: {error.what}.",
+                hint="Without --certificate the result is handed out; it has passed every other check.",
+            ) from error
+
+    def _approximated(self, tidied: Reduced) -> Reduced:
+        """Passes that change the function run once and before anything is proved; the rest is held to their result."""
+        changed = self.pipeline.run(tidied, self.approximate) if self.approximate else tidied
+        names = [p.name for p in self.approximate if changed.entries[p.name].modified]
+        if names:
+            self.notes.append(
+                f"{' and '.join(names)} changed the function (APPROXIMATE); the check is against the model after that."
+            )
+        return changed
 
     def _prove(self, tidied: onnx.ModelProto) -> Proofs:
         """What can be proved of the tidied model within the budget."""

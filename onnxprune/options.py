@@ -43,6 +43,7 @@ class Options:
     jobs: int = 1
     executor: Executor | None = None
     remember: bool = True
+    certificate: bool = False
     progress: Progress = lambda _: None
     stopped: Callable[[], bool] = lambda: False
 

@@ -142,7 +142,7 @@ class Pipeline:
                     continue
                 facts = None  # the graph was touched, committed or not
                 changed |= outcome
-                if not outcome:
+                if not outcome or item.exactness is Exactness.APPROXIMATE:  # the latter would go on and on
                     active.remove(item)
             if not changed:
                 break
@@ -168,7 +168,9 @@ class Pipeline:
                 raise ValidationError("it would make the model larger (weights shared by several layers)")
             if self.strict:
                 check_model(candidate)
-            if self.validator is not None:
+            if self.validator is not None and item.exactness is Exactness.APPROXIMATE:
+                self.validator.rebase(candidate)
+            elif self.validator is not None:
                 self.validator.check(candidate, quick=True)
         except (ValidationError, EnvironmentFailure) as error:
             entry.rolled_back = error.what

@@ -81,6 +81,16 @@ class Validator:
         self._tolerance = tolerance
         self._unsettled = self._restless_entries(model)
 
+    def rebase(self, model: onnx.ModelProto) -> None:
+        """Compare with another model from now on: one that was changed on purpose.
+
+        Raises:
+            EnvironmentFailure: It does not load or run.
+        """
+        runner = Runner(model, provider=self._provider, custom_ops=self._custom_ops)
+        self.reference = [runner.run(feeds) for feeds in self.feeds]
+        self._unsettled = self._restless_entries(model)
+
     def _restless_entries(self, model: onnx.ModelProto) -> list[int]:
         """How many entries of each whole-number output ONNX Runtime itself changes by optimizing the graph."""
         flips = [0] * len(self.output_names)

@@ -120,16 +120,15 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     proof = parser.add_argument_group("proof (with a domain)")
     proof.add_argument("--budget", type=tolerance, default=30.0, metavar="S", help="seconds of search (default 30)")
     choice(proof, "--method", ("cascade", "leo", "single"), "how units are proved stable")
-    choice(proof, "--trust", ("solver", "certified"), "whether a MIP solver's word counts")
-    choice(proof, "--solver", ("highs", "cbc", "gurobi"), "for linear and integer programmes")
+    choice(proof, "--trust", ("solver", "certified"), "whether a solver's word counts")
+    choice(proof, "--solver", ("highs", "cbc", "gurobi"), "for linear and MIP problems")
     proof.add_argument("--solver-check", action="store_true", help="have another solver confirm every proof of one")
     choice(proof, "--rule", ("product", "rows"), "how stably active units are merged")
     proof.add_argument("--jobs", type=jobs, default=1, metavar="N", help="processes that solve at once (default 1)")
     proof.add_argument("--forget", action="store_true", help="neither read nor keep claims of earlier runs")
-    output = parser.add_argument_group("output")
-    output.add_argument("--report", metavar="R.json", help="write the report (- for standard output)")
-    output.add_argument("--quiet", "-q", action="store_true", help="print nothing but errors")
-    output.add_argument("--verbose", "-v", action="store_true", help="list every layer and step")
+    parser.add_argument("--report", metavar="R.json", help="write the report (- for standard output)")
+    parser.add_argument("--quiet", "-q", action="store_true", help="print nothing but errors")
+    parser.add_argument("--verbose", "-v", action="store_true", help="list every layer and step")
 
 
 def read_domain(options: argparse.Namespace, source: Source) -> Domain:
@@ -221,7 +220,7 @@ def progress(quiet: bool, verbose: bool) -> Iterator[Progress]:
         yield lambda text: bar.update(task, description=text)
 
 
-def check_report(target: str | None, *taken: str | Path) -> None:
+def check_report(target: str | None, *taken: str | Path, option: str = "--report") -> None:
     """Refuse, before any work is done, a report that could not be written or would overwrite a model.
 
     Raises:
@@ -234,7 +233,7 @@ def check_report(target: str | None, *taken: str | Path) -> None:
         return
     check_writable(Path(target))
     if any(Path(target).resolve() == Path(other).resolve() for other in taken):
-        raise InputError(f"--report {target} would overwrite a model.", hint="Give it a name of its own.")
+        raise InputError(f"{option} {target} would overwrite a model.", hint="Give it a name of its own.")
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Ctrl-C: the first one finishes with what is proved so far, the second one stops."""
+"""Ctrl-C: the first one finishes with what there is so far, the second one stops."""
 
 from __future__ import annotations
 
@@ -10,8 +10,12 @@ from types import FrameType
 
 
 @contextmanager
-def finishing() -> Iterator[Callable[[], bool]]:
-    """A question that turns True at the first Ctrl-C inside the block; a second one raises KeyboardInterrupt."""
+def finishing(what: str = "what is proved") -> Iterator[Callable[[], bool]]:
+    """A question that turns True at the first Ctrl-C inside the block; a second one raises KeyboardInterrupt.
+
+    Args:
+        what: What the work ends with then.
+    """
     asked = False
 
     def note(number: int, frame: FrameType | None) -> None:
@@ -19,7 +23,7 @@ def finishing() -> Iterator[Callable[[], bool]]:
         if asked:
             raise KeyboardInterrupt
         asked = True
-        print("onnxprune: finishing with what is proved; Ctrl-C again to stop.", file=sys.stderr)
+        print(f"onnxprune: finishing with {what}; Ctrl-C again to stop.", file=sys.stderr)
 
     try:
         before = signal.signal(signal.SIGINT, note)

@@ -13,6 +13,8 @@ from importlib.metadata import version
 
 COMMANDS = {
     "optimize": "write a smaller model that does the same",
+    "prune": "remove weights or units that nearly cancel, and refit the rest to data",
+    "verify": "check a certificate, or compare two models",
     "inspect": "say what could go per layer, and why the rest stays",
     "regions": "count, bound, compare or draw the linear regions",
     "passes": "list the rewrite passes",

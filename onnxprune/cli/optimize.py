@@ -38,6 +38,7 @@ def parser(prog: str) -> argparse.ArgumentParser:
     result.add_argument(
         "--goal", choices=("latency", "size"), default="latency", metavar="G", help="latency (default) or size"
     )
+    result.add_argument("--certificate", metavar="C.json", help="write what proves the result, for onnxprune verify")
     result.add_argument("--dry-run", action="store_true", help="do everything but write the model")
     add_run_options(result)
     return result
@@ -45,6 +46,7 @@ def parser(prog: str) -> argparse.ArgumentParser:
 
 def run(options: argparse.Namespace) -> int:
     """Read, optimize, validate, write, report."""
+    from onnxprune.certificate.sealing import sealed  # noqa: PLC0415
     from onnxprune.graph.files import (  # noqa: PLC0415 # quick --help
         check_spares_data,
         check_writable,
@@ -60,19 +62,26 @@ def run(options: argparse.Namespace) -> int:
     if not options.dry_run:
         check_writable(output)
     check_report(options.report, options.model, output)
+    check_report(options.certificate, options.model, output, option="--certificate")
     source = load(options.model)
     if not options.dry_run:
         check_spares_data(source, output)
     with progress(options.quiet, options.verbose) as step, finishing() as stopped:
         settings = Options(
-            align=options.align, goal=options.goal, progress=step, stopped=stopped, **run_options(options)
+            align=options.align,
+            goal=options.goal,
+            certificate=options.certificate is not None,
+            progress=step,
+            stopped=stopped,
+            **run_options(options),
         )
         result = optimize_source(source, read_domain(options, source), settings)
     with written_report(result.report.to_json(), options.report):
+        model = sealed(result, Path(options.certificate)) if options.certificate else result.model
         if options.dry_run:
             pass
         elif result.modified:
-            save(result.model, output, external=bool(source.external))
+            save(model, output, external=bool(source.external))
         else:
             copy_unchanged(source, output)
     if not options.quiet:

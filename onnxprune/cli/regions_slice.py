@@ -48,15 +48,15 @@ def run(options: argparse.Namespace) -> int:
 
     from onnxprune.bounds.static import StaticGraph  # noqa: PLC0415
     from onnxprune.graph.files import check_writable, load  # noqa: PLC0415
-    from onnxprune.graph.graph import Graph  # noqa: PLC0415
     from onnxprune.regions.plane import read_point  # noqa: PLC0415
+    from onnxprune.regions.reading import prepared  # noqa: PLC0415
     from onnxprune.regions.slice import slice_network  # noqa: PLC0415
     from onnxprune.regions.slice_picture import check_picture, summary, write_picture  # noqa: PLC0415
 
     check_picture(options.output)
     check_writable(Path(options.output))
     source = load(options.model)
-    net = StaticGraph(Graph(source.model))
+    net = StaticGraph(prepared(source.model))
     domain = read_domain(options, source)
     points = [read_point(path, net) for path in options.through]
     end = time.perf_counter() + options.budget

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -78,7 +78,11 @@ class Graph:
     @cached_property
     def types(self) -> dict[str, TensorType]:
         """Types of all tensors as they were when the graph was made (before any rewrite)."""
-        types = infer_types(self._envelope)
+        return self.types_at({})
+
+    def types_at(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, TensorType]:
+        """As :attr:`types`, with inputs at the given shapes."""
+        types = infer_types(self._envelope, shapes)
         return types | {copy: types[name] for copy, name in self._family.items() if name in types}
 
     def view(self, node: gs.Node) -> NodeView:
@@ -109,6 +113,10 @@ class Graph:
     def constants(self) -> dict[str, gs.Constant]:
         """Initializers in use, by name."""
         return {tensor.name: tensor for node in self.nodes for tensor in node.inputs if isinstance(tensor, gs.Constant)}
+
+    def stored_name(self, constant: str) -> str:
+        """Name of an initializer in the file; copies that readers of a shared one got have names of their own."""
+        return self._family.get(constant, constant)
 
     def _split_shared(self) -> None:
         """Give every reader of a shared initializer a constant of its own (of the same array).

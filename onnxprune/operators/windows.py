@@ -40,21 +40,25 @@ class SlidingLayer(Operator):
 
     def slide(self, node: NodeView) -> Slide | None:
         """The layer in numbers, None where weights or shapes are not known."""
-        weights, inside, outside = reals(node, 1), input_sizes(node, 0), output_sizes(node)
-        if weights is None or inside is None or outside is None or node.constant(0) is not None or not is_float(node):
+        weights, geometry = reals(node, 1), self.geometry(node)
+        return None if weights is None or geometry is None else Slide(geometry[0], weights, *geometry[1:])
+
+    def geometry(self, node: NodeView) -> tuple[Window, Sizes, Sizes] | None:
+        """How it slides, and its full shapes inside and outside; None where they are not known."""
+        kernel, inside, outside = input_sizes(node, 1), input_sizes(node, 0), output_sizes(node)
+        if kernel is None or inside is None or outside is None or node.constant(0) is not None or not is_float(node):
             return None
-        count = weights.ndim - 2
-        if count < 1 or len(inside) != weights.ndim or len(outside) != weights.ndim:
+        count = len(kernel) - 2
+        if count < 1 or len(inside) != len(kernel) or len(outside) != len(kernel):
             return None
         strides = tuple(int(v) for v in node.attr("strides", [1] * count))
         dilations = tuple(int(v) for v in node.attr("dilations", [1] * count))
-        extents = tuple((k - 1) * d + 1 for k, d in zip(weights.shape[2:], dilations, strict=True))
+        extents = tuple((k - 1) * d + 1 for k, d in zip(kernel[2:], dilations, strict=True))
         layout = _transposed_padding if self.transposed else _padding
         before = layout(node, inside[2:], outside[2:], extents, strides)
         if before is None or min(before) < 0:
             return None
-        window = Window(strides, dilations, before, int(node.attr("group", 1)))
-        return Slide(window, weights, inside, outside)
+        return Window(strides, dilations, before, int(node.attr("group", 1))), inside, outside
 
     def affine(self, node: NodeView, tape: Tape[T], inputs: Sequence[T | None]) -> list[T] | None:
         slide, x = self.slide(node), inputs[0]

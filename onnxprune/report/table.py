@@ -19,6 +19,14 @@ from onnxprune.operators import operator_for
 WIDTH = 100
 STATES = ("inactive", "active", "constant", "unstable", "undecided")
 COLUMNS = ("units", *STATES, "go")
+ROWS = {
+    "nodes": "nodes",
+    "params": "parameters",
+    "macs": "multiply-adds",
+    "bytes": "bytes",
+    "latency_ms": "latency (ms)",
+}
+"""Figures of a model, as they are called in reports and in tables."""
 SPENT = 0.95
 """Share of the budget from which on it counts as spent."""
 
@@ -52,7 +60,7 @@ def print_summary(
         file: Where to print.
     """
     out = console(file)
-    out.print(_costs(report))
+    out.print(cost_table(report))
     units, check = report["units"], report["validation"]
     out.print(
         f"{units['removed']} of {units['total']} units removed, {units['merged']} of them by merging; "
@@ -93,18 +101,12 @@ def _did(entry: Mapping[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def _costs(report: Mapping[str, Any]) -> Table:
+def cost_table(report: Mapping[str, Any], rows: Mapping[str, str] = ROWS) -> Table:
+    """The original, the tidied and the resulting model side by side; figures that were not measured are left out."""
     table = Table(box=None, pad_edge=False)
     table.add_column("")
     for name in ("original", "tidied", "result", "change"):
         table.add_column(name, justify="right")
-    rows = {
-        "nodes": "nodes",
-        "params": "parameters",
-        "macs": "multiply-adds",
-        "bytes": "bytes",
-        "latency_ms": "latency (ms)",
-    }
     for key, title in rows.items():
         values = [report[stage][key] for stage in ("before", "tidied", "after")]
         if any(v is None for v in values):
