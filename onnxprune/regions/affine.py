@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from scipy.optimize import linprog
 
@@ -13,49 +15,73 @@ from onnxprune.regions.walker import TOLERANCE, Walker
 
 MOST_CELLS = 200_000
 """Cells that are listed at most."""
+BATCH = 4096
 SAME = 1e-9
 """Relative difference up to which two maps count as the same."""
 
 
-def merged(network: RegionNetwork, tolerance: float = TOLERANCE) -> int:
+def merged(
+    network: RegionNetwork, tolerance: float = TOLERANCE, stopped: Callable[[], bool] = lambda: False
+) -> int | None:
     """Number of connected unions of cells with one affine map each; connected means: through common facets.
+
+    Args:
+        network: The network.
+        tolerance: See :func:`~onnxprune.regions.exact.count_exactly`.
+        stopped: Asked between steps; None is returned once it says so.
 
     Raises:
         InputError: The outputs are unknown, or there are too many cells to list.
     """
     if network.readout is None:
         raise InputError("The outputs are no affine map of the units.", hint='Count "cells" instead.')
-    walker = Walker(network, "cells", tolerance)
-    rows, done = walker.collect(most=MOST_CELLS)
-    if not done:
-        raise InputError(f"More than {MOST_CELLS} cells: they cannot be merged.", hint='Count "cells" instead.')
-    cells = [tuple(int(bit) for bit in row) for row in rows]
-    maps = [network.affine_maps(cell) for cell in cells]
-    outputs = np.array([_flat(output) for _, output in maps])
+    walker, cells, done = Walker(network, "cells", tolerance), list[Pattern](), False
+    while not done:
+        if stopped():
+            return None
+        rows, done = walker.collect(most=BATCH)
+        cells += [tuple(row) for row in rows.tolist()]
+        if len(cells) > MOST_CELLS:
+            raise InputError(f"More than {MOST_CELLS} cells: they cannot be merged.", hint='Count "cells" instead.')
     leader = list(range(len(cells)))
-    for group in _alike(outputs):
+    groups = _alike(network, cells, stopped)
+    if groups is None:
+        return None
+    for group in groups:
         for at, first in enumerate(group):
             for second in group[at + 1 :]:
+                if stopped():
+                    return None
                 one, other = _leader(leader, first), _leader(leader, second)
-                same = _close(outputs[first], outputs[second])
-                if one != other and same and _touch(network, cells, (maps[first][0], maps[second][0]), (first, second)):
+                if one != other and _joined(network, cells[first], cells[second]):
                     leader[one] = other
     return len({_leader(leader, index) for index in range(len(cells))})
+
+
+def _joined(network: RegionNetwork, first: Pattern, second: Pattern) -> bool:
+    """Whether two cells have the same map and touch."""
+    maps = [network.affine_maps(cell) for cell in (first, second)]
+    one, other = (_flat(output) for _, output in maps)
+    same = np.abs(one - other).max(initial=0.0) <= SAME * (1.0 + np.abs(one).max(initial=0.0))
+    return bool(same) and _touch(network, (first, second), (maps[0][0], maps[1][0]))
 
 
 def _flat(output: AffineMap | None) -> Array:
     return np.zeros(0) if output is None else np.concatenate([output.matrix.reshape(-1), output.shift])
 
 
-def _close(one: Array, other: Array) -> bool:
-    return bool(np.abs(one - other).max(initial=0.0) <= SAME * (1.0 + np.abs(one).max(initial=0.0)))
-
-
-def _alike(outputs: Array) -> list[list[int]]:
-    """Groups whose maps may be the same: they are close along one random direction."""
-    direction = np.random.default_rng(0).normal(size=outputs.shape[1])
-    along = outputs @ direction
-    width = SAME * (1.0 + np.abs(outputs).max(initial=0.0)) * np.abs(direction).sum()
+def _alike(network: RegionNetwork, cells: list[Pattern], stopped: Callable[[], bool]) -> list[list[int]] | None:
+    """Groups whose maps, too long to be kept, may be the same: they are close along one random direction."""
+    along, largest = np.zeros(len(cells)), 0.0
+    direction = np.zeros(0)
+    for index, cell in enumerate(cells):
+        if stopped():
+            return None
+        output = _flat(network.affine_maps(cell)[1])
+        if not index:
+            direction = np.random.default_rng(0).normal(size=len(output))
+        along[index], largest = output @ direction, max(largest, float(np.abs(output).max(initial=0.0)))
+    width = SAME * (1.0 + largest) * np.abs(direction).sum()
     groups: list[list[int]] = []
     order = np.argsort(along)
     for place, index in enumerate(order.tolist()):
@@ -73,11 +99,9 @@ def _leader(leader: list[int], index: int) -> int:
     return index
 
 
-def _touch(
-    network: RegionNetwork, cells: list[Pattern], gates: tuple[AffineMap, AffineMap], pair: tuple[int, int]
-) -> bool:
+def _touch(network: RegionNetwork, cells: tuple[Pattern, Pattern], gates: tuple[AffineMap, AffineMap]) -> bool:
     """Whether two cells share a facet: one plane on which all units vanish that differ, with room in it."""
-    first, second = (np.array(cells[index]) for index in pair)
+    first, second = (np.array(cell) for cell in cells)
     differ = np.flatnonzero(first != second)
     plane: Array | None = None
     for gate in gates:

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from onnxprune.regions.network import Pattern, RegionNetwork
+from onnxprune.regions.order import leaning_first
+from onnxprune.regions.pace import Pace
 from onnxprune.regions.upper import Remaining
 from onnxprune.regions.walker import TOLERANCE, Definition, Walker
 
@@ -65,10 +67,11 @@ def narrow(
         stopped: Asked between steps.
     """
     began = time.monotonic()
+    network = leaning_first(network)
     walker, bounds = Walker(network, definition, tolerance), Remaining(network, closed=definition == "patterns")
     serial = itertools.count()
     nodes: list[tuple[int, int, Pattern]] = []  # a heap, largest bound first
-    counted, open_bound = 0, 0
+    counted, open_bound, pace = 0, 0, Pace()
     best = [1, bounds.bound(())]
 
     def push(prefix: Pattern) -> None:
@@ -96,7 +99,7 @@ def narrow(
                 push(child)
         else:
             walker.move(prefix)
-            found, _ = walker.count(SLICE)
+            found, _ = pace.count(walker, SLICE)
             counted += found
             for child in walker.open_nodes():
                 push(child)

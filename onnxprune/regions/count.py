@@ -2,32 +2,21 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import get_args
 
 from onnxprune.domain import Domain
 from onnxprune.errors import InputError
 from onnxprune.graph.files import ModelLike
 from onnxprune.regions.exact import count_exactly
-from onnxprune.regions.interior import Definition as MIPDefinition
-from onnxprune.regions.mip import LEAST, count_by_mip
+from onnxprune.regions.job import Job, Method
 from onnxprune.regions.network import RegionNetwork
-from onnxprune.regions.parity import parity_bound
 from onnxprune.regions.probe import probe_regions
+from onnxprune.regions.reading import read
 from onnxprune.regions.report import RegionReport, number
-from onnxprune.regions.upper import Remaining, montufar, serra, trivial
+from onnxprune.regions.survey import Stage, bounds_of, survey, too_much_work, without_rows
 from onnxprune.regions.walker import Definition
-
-Method = Literal["auto", "bounds", "exact", "mip", "parity", "probe"]
-MIP_LARGEST = 20_000
-"""Regions beyond which the integer programme is refused: it solves one programme for each."""
-LARGEST = 10**9
-"""Regions beyond which an exact count is refused."""
-PROBES, RUNS = 600, 8
-"""Random descents, and runs of parity rows."""
 
 
 def count_regions(
@@ -46,15 +35,17 @@ def count_regions(
 ) -> RegionReport:
     """Count or bound the linear regions of a piecewise-linear model over a box.
 
+    Networks with maxima (Max, MaxPool) and those with too many units are bounded only.
+
     Args:
         model: Path, bytes or ModelProto; never changed.
         domain: A Domain, or texts as on the command line; every input needs a finite box.
         method: ``bounds`` proves upper bounds; ``exact`` counts; ``mip`` counts with an integer programme (slow, of
             another making); ``probe`` estimates; ``parity`` bounds from below with random parity rows; ``auto`` bounds,
-            estimates, and counts for what is left of the budget.
+            estimates, and counts for what is left of the budget, where that can be done.
         definition: ``cells``, ``patterns`` or ``affine``.
         include_output: Let the signs of the outputs cut the domain, too.
-        budget: Seconds, once the network is read.
+        budget: Seconds, once the network is read and the inner loops are compiled (a minute, the first time only).
         jobs: Processes that count.
         seed: Of what is random.
         solver: For integer programmes.
@@ -63,7 +54,7 @@ def count_regions(
 
     Returns:
         The report: ``definition, lower, upper, exact, estimate, bounds, layers, tolerance_sensitive, seconds, method,
-        seed, notes``.
+        seed``; what a reader should know besides is in its ``notes``.
 
     Raises:
         InputError: The model or the domain cannot be used, or there is too much to count by this method.
@@ -78,12 +69,54 @@ def count_regions(
     if definition == "affine" and method in ("mip", "parity", "probe"):
         raise InputError(f"Method {method} does not know affine regions.", hint="Use --method exact, or count cells.")
     progress("reading the network")
-    network = RegionNetwork.of_model(model, domain, include_output=include_output)
-    if method != "bounds":
-        progress("compiling (the first time only)")
+    reading = read(model, domain)
+    if include_output and not reading.outputs:
+        raise InputError("The outputs are no affine map of the units.", hint="Leave out the signs of outputs.")
+    stages = survey(reading, include_output=include_output)
+    rowless = without_rows(stages)
+    obstacle = rowless or too_much_work(stages, reading.dimension)
+    bounds = bounds_of(stages, reading.dimension, definition) if obstacle else {}
+    upper = min((value for value in bounds.values() if value is not None), default=0)
+    if obstacle and method not in ("auto", "bounds") and upper > 1:
+        raise InputError(
+            f"{obstacle} (proved: at most {number(upper)}).", hint="Use --method bounds, or take a smaller domain."
+        )
+    if rowless:
+        return _bounded(stages, bounds, definition, (method, seed, began), rowless)
+    network = RegionNetwork.of_reading(reading, include_output=include_output)
+    if method != "bounds" and not obstacle:
+        progress("compiling (a minute, the first time only)")
         _warm_up()
-    job = _Job(network, definition, time.perf_counter() + budget, jobs, seed, solver, progress, stopped)
+    deadline = time.perf_counter() + budget
+    job = Job(network, definition, deadline, jobs, seed, solver, progress, stopped, obstacle=obstacle)
     return job.run(method, began)
+
+
+def _bounded(
+    stages: Sequence[Stage],
+    bounds: dict[str, int | None],
+    definition: Definition,
+    asked: tuple[Method, int, float],
+    reason: str,
+) -> RegionReport:
+    """The report where nothing but bounds is known."""
+    method, seed, began = asked
+    upper = min(value for value in bounds.values() if value is not None)
+    layers = [{"active": s.active, "inactive": s.inactive, "unstable": len(s.open)} for s in stages]
+    content = {
+        "definition": definition,
+        "lower": 1,
+        "upper": upper,
+        "exact": 1 if upper == 1 else None,
+        "estimate": None,
+        "bounds": bounds,
+        "layers": layers,
+        "tolerance_sensitive": False if upper == 1 else None,
+        "seconds": round(time.perf_counter() - began, 3),
+        "method": method,
+        "seed": seed,
+    }
+    return RegionReport(content, (f"{reason}.",) if upper > 1 else ())
 
 
 def _warm_up() -> None:
@@ -91,172 +124,3 @@ def _warm_up() -> None:
     network = RegionNetwork.of_layers([([[1.0]], [-0.5]), ([[1.0]], [-0.2])], [0.0], [1.0])
     count_exactly(network)
     probe_regions(network, probes=2)
-
-
-@dataclass
-class _Job:
-    network: RegionNetwork
-    definition: Definition
-    deadline: float
-    jobs: int
-    seed: int
-    solver: str
-    progress: Callable[[str], None]
-    stopped: Callable[[], bool]
-
-    def __post_init__(self) -> None:
-        self.notes: list[str] = []
-        self.lower = 1  # the domain is not empty
-        self.upper: int | None = None
-        self.exact: int | None = None
-        self.estimate: dict[str, float | None] | None = None
-        self.sensitive: bool | None = None
-
-    @property
-    def left(self) -> float:
-        """Seconds left."""
-        return self.deadline - time.perf_counter()
-
-    def run(self, method: Method, began: float) -> RegionReport:
-        """Do what the method asks for, and report."""
-        self.progress("upper bounds")
-        self.bounds = self._bounds()
-        known = [value for value in self.bounds.values() if value is not None]
-        self.upper = min(known, default=None)
-        if not self.network.unstable:
-            self.exact, self.lower, self.upper, self.sensitive = 1, 1, 1, False
-        elif method == "mip":
-            self._enumerate()
-        elif method == "parity":
-            self._parity()
-        else:
-            if method in ("probe", "auto"):
-                self._probe(0.25 if method == "auto" else 1.0)
-            if method in ("exact", "auto"):
-                self._search(method)
-        return RegionReport(self._content(method, time.perf_counter() - began), tuple(self.notes))
-
-    def _content(self, method: Method, seconds: float) -> dict[str, Any]:
-        layers = [
-            {"name": layer.name, "active": len(layer.active), "inactive": len(layer.inactive), "unstable": layer.size}
-            for layer in self.network.layers
-        ]
-        return {
-            "definition": self.definition,
-            "lower": self.lower,
-            "upper": self.upper,
-            "exact": self.exact,
-            "estimate": self.estimate,
-            "bounds": self.bounds,
-            "layers": layers,
-            "tolerance_sensitive": self.sensitive,
-            "seconds": round(seconds, 3),
-            "method": method,
-            "seed": self.seed,
-        }
-
-    def _found(self, count: int, complete: bool, sensitive: bool | None) -> None:
-        self.lower, self.sensitive = max(self.lower, count), sensitive
-        if complete:
-            self.exact = self.lower = self.upper = count
-
-    def _bounds(self) -> dict[str, int | None]:
-        """Upper bounds by name; those from the widths hold for cells of networks without shortcuts."""
-        network, dimension = self.network, self.network.dimension
-        widths = [layer.units for layer in network.layers]
-        plain = network.plain and self.definition != "patterns"
-        return {
-            "trivial": trivial(network.unstable),
-            "montufar": montufar(dimension, widths) if plain else None,
-            "serra": serra(dimension, widths) if plain else None,
-            "empirical": Remaining(network, closed=self.definition == "patterns").bound(()),
-        }
-
-    def _probe(self, share: float) -> None:
-        """Estimate by random descents; the bound needs all of them."""
-        if self.definition == "affine":
-            return
-        self.progress("random descents")
-        found = probe_regions(
-            self.network,
-            self.definition,
-            probes=PROBES,
-            seed=self.seed,
-            budget=share * max(0.0, self.left),
-            stopped=self.stopped,
-        )
-        error = found.standard_error if math.isfinite(found.standard_error) else None
-        lower = found.lower if found.confidence else None
-        if lower is None:
-            self.notes.append(f"time ended after {len(found.values)} of {PROBES} descents: no lower bound with 95 %.")
-        self.estimate = {"value": found.mean, "stderr": error, "lower95": lower}
-
-    def _parity(self) -> None:
-        definition = self._plain()
-        self.progress("parity rows")
-        found = parity_bound(
-            self.network,
-            runs=RUNS,
-            definition=definition,
-            budget=max(0.0, self.left),
-            seed=self.seed,
-            solver=self.solver,
-            stopped=self.stopped,
-        )
-        if not found.complete:
-            self.notes.append(f"time ended after {len(found.survived)} of {RUNS} runs: no lower bound with 95 %.")
-        lower = math.floor(found.lower) if found.complete else None
-        self.estimate = {"value": None, "stderr": None, "lower95": lower}
-
-    def _enumerate(self) -> None:
-        definition = self._plain()
-        if self.upper is not None and self.upper > MIP_LARGEST:
-            self._refuse("an integer programme each", MIP_LARGEST, "Use --method exact, probe or bounds.")
-        self.progress("integer programmes")
-        found = count_by_mip(
-            self.network, definition, budget=max(0.0, self.left), solver=self.solver, stopped=self.stopped
-        )
-        self.lower = max(self.lower, found.count)
-        if found.complete:  # no upper bound: the solver does not see what is within its tolerances
-            self.exact, self.sensitive = found.count, True
-            self.notes.append(f"a solver does not see cells thinner than {LEAST:g} of a unit's range.")
-        if not found.complete:
-            self.notes.append(f"time ended after {found.solves} integer programmes; more regions may exist.")
-
-    def _search(self, method: Method) -> None:
-        if method == "exact" and self.upper is not None and self.upper > LARGEST:
-            self._refuse("counting one by one", LARGEST, "Use --method probe or bounds, or a smaller domain.")
-        self.progress("counting")
-        found = count_exactly(
-            self.network,
-            self.definition,
-            jobs=self.jobs,
-            budget=max(0.0, self.left),
-            stopped=self.stopped,
-            progress=lambda done, total: self.progress(f"counting, part {done} of {total}"),
-        )
-        self._found(found.lower, found.exact, found.tolerance_sensitive)
-        if not found.exact:
-            self.upper = found.upper if self.upper is None else min(self.upper, found.upper)
-            self.notes.append("time ended before all was counted; --budget gives more.")
-
-    def _refuse(self, what: str, most: int, hint: str) -> None:
-        """Stop where there are too many regions, by a quick estimate, and say how many there may be.
-
-        Raises:
-            InputError: There are.
-        """
-        self._probe(0.1)
-        about = None if self.estimate is None else self.estimate["value"]
-        if about is not None and about > most:
-            low = self.lower if self.estimate is None else self.estimate["lower95"] or self.lower
-            raise InputError(
-                f"About {number(about)} {self.definition} (95 %: at least {number(low)}; proved: at most "
-                f"{number(self.upper or 0)}) are too many for {what}; the limit is {number(most)}.",
-                hint=hint,
-            )
-
-    def _plain(self) -> MIPDefinition:
-        """The definition, for methods that do not merge cells."""
-        assert self.definition != "affine"  # refused before
-        return self.definition

@@ -16,14 +16,14 @@ from typing import Any
 from onnxprune.errors import InputError
 from onnxprune.regions.affine import merged
 from onnxprune.regions.network import Pattern, RegionNetwork
+from onnxprune.regions.order import leaning_first
+from onnxprune.regions.pace import Pace
 from onnxprune.regions.upper import Remaining
 from onnxprune.regions.walker import TOLERANCE, Definition, Walker
 from onnxprune.workers import Workers
 
 SUBTREES = 24
 """Subtrees per process, so that none waits long for the last one."""
-SLICE = 2000
-"""Programmes between two looks at the clock."""
 
 
 @dataclass(frozen=True)
@@ -102,8 +102,10 @@ def count_exactly(
         InputError: The domain is empty, or the store belongs to another count.
     """
     began = time.time()
+    given, network = network, leaning_first(network)
     walker = Walker(network, definition, tolerance)
-    prefixes = _frontier(walker, SUBTREES * jobs if jobs > 1 or store is not None or executor is not None else 1)
+    parts = SUBTREES * jobs if jobs > 1 or store is not None or executor is not None else 1
+    prefixes = _frontier(walker, parts, began + budget)
     before = (walker.doubts, walker.programmes)
     journal = _Journal(store, walker)
     known = {prefix: found for prefix in prefixes if (found := journal.found.get(prefix)) is not None}
@@ -126,7 +128,11 @@ def count_exactly(
     programmes = before[1] + sum(r.programmes for r in results.values())
     upper = max(lower, min(upper, bounds.bound(())))
     count = Count(lower, upper, definition, tolerance, doubts, programmes, time.time() - began)
-    return _merge(count, network, tolerance, began) if definition == "affine" else count
+    if definition != "affine":
+        return count
+    pieces = merged(given, tolerance, lambda: stopped() or time.time() > began + budget) if count.exact else None
+    least, most = (1, upper) if pieces is None else (pieces, pieces)
+    return replace(count, lower=least, upper=most, seconds=time.time() - began)
 
 
 def _grace(jobs: int) -> float:
@@ -134,18 +140,11 @@ def _grace(jobs: int) -> float:
     return 0.0 if jobs == 1 else 2.0
 
 
-def _merge(count: Count, network: RegionNetwork, tolerance: float, began: float) -> Count:
-    if not count.exact:
-        return replace(count, lower=1)
-    found = merged(network, tolerance)
-    return replace(count, lower=found, upper=found, seconds=time.time() - began)
-
-
-def _frontier(walker: Walker, wanted: int) -> list[Pattern]:
-    """All nodes at the first depth that has enough of them."""
+def _frontier(walker: Walker, wanted: int, deadline: float) -> list[Pattern]:
+    """All nodes at the first depth that has enough of them, or at the last one reached in time."""
     found: list[Pattern] = [()]
     for floor in range(1, walker.depth + 1):
-        if len(found) >= wanted:
+        if len(found) >= wanted or time.time() > deadline:
             break
         walker.move(())
         rows, done = walker.collect(floor, most=64 * wanted)
@@ -166,9 +165,9 @@ def _subtree(
     """Count below a node until the deadline."""
     walker = Walker(network, definition, tolerance)
     walker.move(prefix)
-    start, leaves, done = walker.programmes, 0, False
+    start, leaves, done, pace = walker.programmes, 0, False, Pace()
     while not done:
-        found, done = walker.count(SLICE)
+        found, done = pace.count(walker)
         leaves += found
         if not done and (time.time() > deadline or (stopped is not None and stopped())):
             break

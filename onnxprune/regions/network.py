@@ -3,31 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
-import onnx
 from numpy.typing import ArrayLike
-from onnx import helper
 from scipy import sparse
 
-from onnxprune.bounds import Bounds, linear_bounds
+from onnxprune.bounds import Bounds
 from onnxprune.bounds.blocks import Block, Blocks
-from onnxprune.bounds.static import StaticGraph
 from onnxprune.bounds.unroll import unroll
-from onnxprune.domain import Domain, parse_domain
+from onnxprune.domain import Domain
 from onnxprune.errors import InputError
-from onnxprune.graph.files import ModelLike, load
-from onnxprune.graph.graph import Graph
+from onnxprune.graph.files import ModelLike
 from onnxprune.operators.interval import Array
+from onnxprune.operators.relaxation import Choices
 from onnxprune.regions.layers import AffineMap, Folder, Layer, dense_block
-from onnxprune.samples import input_specs
+from onnxprune.regions.reading import WIDEST_BOX, Reading, read
 
 MOST_UNITS = 4096
 """Unstable units beyond which rows are not written out."""
-WIDEST_BOX = 1e12
-"""Ends beyond which an input counts as unbounded."""
 
 Pattern = tuple[int, ...]
 """One 0 or 1 per unstable unit, layer by layer."""
@@ -128,22 +123,32 @@ class RegionNetwork:
         Raises:
             InputError: See :meth:`of_blocks`; or the domain leaves an input unbounded.
         """
-        proto = load(model).model
-        texts = [domain] if isinstance(domain, str) else domain
-        where = texts if isinstance(texts, Domain) else parse_domain(list(texts), input_specs(proto))
-        graph = Graph(_rectified_outputs(proto))
-        net = StaticGraph(graph)
-        known = linear_bounds(graph, where, known=bounds)
-        unrolled = unroll(net, where, known)
+        return RegionNetwork.of_reading(read(model, domain, bounds), include_output=include_output)
+
+    @staticmethod
+    def of_reading(reading: Reading, *, include_output: bool = False) -> RegionNetwork:
+        """From a model that was read.
+
+        Args:
+            reading: The model over a domain.
+            include_output: Let the signs of the outputs cut the domain too.
+
+        Raises:
+            InputError: See :meth:`of_blocks`; or it has maxima, or too many weights.
+        """
+        unrolled = unroll(reading.net, reading.domain, reading.bounds)
         if unrolled is None:
             raise InputError("Linear regions need a finite box for every input.", hint="Give --domain low:high.")
-        count = len(graph.output_names)
-        blocks = unrolled.network
-        tail = blocks.blocks[max(0, len(blocks.blocks) - count) :]
-        if sorted(block.name.split("#")[0] for block in tail) != sorted(o.name for o in proto.graph.output):
-            raise InputError("The outputs depend on operators that are not piecewise linear.")
-        kept = Blocks(blocks.low, blocks.high, blocks.blocks[: len(blocks.blocks) - count], blocks.rows, blocks.limits)
-        return RegionNetwork.of_blocks(kept, _joined(tail, kept), include_output=include_output)
+        maximum = next((k for k in reading.plan.kinds.values() if isinstance(k, Choices)), None)
+        if maximum is not None:
+            raise InputError("Regions of maxima are bounded, not counted.", hint="Use --method bounds.")
+        blocks = _followed(unrolled.network)
+        if len(blocks.blocks) < reading.plan.rectifiers:
+            raise InputError("The model has too many weights to be written out as rows.", hint="Use --method bounds.")
+        hidden = len(blocks.blocks) - len(reading.outputs)
+        kept = replace(blocks, blocks=blocks.blocks[:hidden])
+        readout = _joined(blocks.blocks[hidden:], kept) if reading.outputs else None
+        return RegionNetwork.of_blocks(kept, readout, include_output=include_output)
 
     @cached_property
     def sizes(self) -> tuple[int, ...]:
@@ -222,25 +227,22 @@ def _check(blocks: Blocks) -> None:
         )
 
 
-def _rectified_outputs(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model with a Relu behind every output, so that outputs unroll as pre-activations."""
-    changed = onnx.ModelProto()
-    changed.CopyFrom(model)
-    taken = {name for node in model.graph.node for name in (*node.input, *node.output)}
-    for output in changed.graph.output:
-        name = output.name
-        while name in taken:
-            name += "_"
-        changed.graph.node.append(helper.make_node("Relu", [output.name], [name]))
-        output.name = name
-    return changed
+def _followed(blocks: Blocks) -> Blocks:
+    """The blocks without columns of which nothing but bounds is known, such as those behind a last Softmax."""
+    if all(block.exact for block in blocks.blocks):
+        return blocks
+    known = np.concatenate([np.ones(len(blocks.low), bool), *(np.full(b.units, b.exact) for b in blocks.blocks)])
+    found = []
+    for block in blocks.blocks:
+        here = known[: block.weights.shape[1]]
+        if block.exact and not block.weights[:, np.flatnonzero(~here)].nnz:
+            found.append(replace(block, weights=sparse.csr_array(block.weights[:, np.flatnonzero(here)])))
+    return replace(blocks, blocks=tuple(found))
 
 
-def _joined(tail: Sequence[Block], kept: Blocks) -> Block | None:
+def _joined(tail: Sequence[Block], kept: Blocks) -> Block:
     """The rows of all outputs over the columns of the hidden blocks."""
     width = len(kept.low) + sum(block.units for block in kept.blocks)
-    if not all(block.exact for block in tail):
-        return None
     rows = sparse.csr_array(sparse.vstack([block.weights[:, :width] for block in tail]))
     parts = [np.concatenate([getattr(b, name) for b in tail]) for name in ("bias", "slack", "low", "high")]
     return Block("outputs", rows, parts[0], parts[1], parts[2], parts[3])

@@ -19,6 +19,7 @@ from scipy.special import betaincinv
 from onnxprune.errors import InputError
 from onnxprune.operators.interval import Array
 from onnxprune.regions.network import RegionNetwork
+from onnxprune.regions.order import leaning_last
 from onnxprune.regions.upper import Remaining
 from onnxprune.regions.walker import TOLERANCE, Definition, Walker
 
@@ -31,7 +32,7 @@ class Estimate:
     """What random descents say about the number of regions.
 
     Attributes:
-        mean: Unbiased estimate.
+        mean: Unbiased estimate; nan where time ended within the first descent.
         standard_error: Of the mean, from the scatter of the values; nan for a single one.
         lower: There are at least so many regions, with probability ``confidence``.
         confidence: Of ``lower``; 0 where fewer descents were made than planned: ``lower`` is 1 then.
@@ -72,7 +73,7 @@ def probe_regions(
         exact_below: Count instead of guess once so few units are left.
         tolerance: See :func:`~onnxprune.regions.exact.count_exactly`.
         budget: Seconds.
-        stopped: Asked between descents.
+        stopped: Asked at every unit.
 
     Raises:
         InputError: Fewer than one probe, a confidence outside (0, 1), or regions merged by their map.
@@ -82,17 +83,26 @@ def probe_regions(
     if probes < 1 or not 0 < confidence < 1:
         raise InputError("An estimate needs 1 probe or more and a confidence between 0 and 1.")
     began = time.monotonic()
+    network = leaning_last(network)
     walker, bounds = Walker(network, definition, tolerance), Remaining(network, closed=definition == "patterns")
     rng = np.random.default_rng(seed)
     share = cache(lambda prefix: _share(bounds, prefix)) if weighted else lambda _: 0.5
     values: list[float] = []
-    while len(values) < probes and not (values and (stopped() or time.monotonic() - began > budget)):
-        values.append(_descend(walker, rng, share, exact_below))
+
+    def over() -> bool:
+        return stopped() or time.monotonic() - began > budget
+
+    while len(values) < probes:
+        value = _descend(walker, rng, share, exact_below, over)
+        if value is None:
+            break
+        values.append(value)
     found = np.array(values)
     lower = lower_bound(found, confidence) if len(found) == probes else 1
     error = float(found.std(ddof=1) / math.sqrt(len(found))) if len(found) > 1 else math.nan
     trust = confidence if len(found) == probes else 0.0
-    return Estimate(float(found.mean()), error, lower, trust, found, time.monotonic() - began)
+    mean = float(found.mean()) if len(found) else math.nan
+    return Estimate(mean, error, lower, trust, found, time.monotonic() - began)
 
 
 def lower_bound(values: Array, confidence: float = 0.95) -> int:
@@ -126,12 +136,18 @@ def _share(bounds: Remaining, prefix: tuple[int, ...]) -> float:
 
 
 def _descend(
-    walker: Walker, rng: np.random.Generator, share: Callable[[tuple[int, ...]], float], exact_below: int
-) -> float:
-    """One value."""
+    walker: Walker,
+    rng: np.random.Generator,
+    share: Callable[[tuple[int, ...]], float],
+    exact_below: int,
+    over: Callable[[], bool],
+) -> float | None:
+    """One value; None where time was over before."""
     walker.move(())
     value = 1.0
     for unit in range(walker.depth):
+        if over():
+            return None
         if walker.depth - unit <= exact_below:
             walker.stay()
             return value * walker.count()[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -17,6 +18,8 @@ BOUNDS = {
     "serra": "Serra 2018, from the widths",
     "empirical": "Serra 2020, from the unstable units and ranks here",
 }
+LONGEST = 10**300
+"""Whole numbers beyond are no longer written out: few readers of JSON take them."""
 
 
 class RegionReport(Mapping[str, Any]):
@@ -24,11 +27,12 @@ class RegionReport(Mapping[str, Any]):
 
     Args:
         content: What was found.
-        notes: What a reader should know, such as why something was not counted.
+        notes: What a reader should know besides, such as why something was not counted.
     """
 
     def __init__(self, content: Mapping[str, Any], notes: tuple[str, ...] = ()) -> None:
-        self.content = {**content, "notes": list(notes)}
+        self.content = dict(content)
+        self.notes = notes
 
     def __getitem__(self, key: str) -> Any:
         return self.content[key]
@@ -40,8 +44,8 @@ class RegionReport(Mapping[str, Any]):
         return len(self.content)
 
     def to_json(self) -> str:
-        """The report as JSON."""
-        return json.dumps(self.content, indent=2) + "\n"
+        """The report as JSON; whole numbers too long for other readers become text such as "1.07e301"."""
+        return json.dumps(_short(self.content), indent=2) + "\n"
 
     def lines(self) -> list[str]:
         """One line per number, each with what stands behind it."""
@@ -63,7 +67,7 @@ class RegionReport(Mapping[str, Any]):
                 lines.append(f"about {number(estimate['value'])} (estimate, standard error {error}; no bound)")
             if estimate["lower95"] is not None:
                 lines.append(f"at least {number(estimate['lower95'])} (95 %: holds for 19 of 20 seeds or more)")
-        return [*lines, *(f"note: {note}" for note in self.content["notes"])]
+        return [*lines, *(f"note: {note}" for note in self.notes)]
 
     def _counted(self, what: str) -> list[str]:
         exact, lower, upper = (self.content[key] for key in ("exact", "lower", "upper"))
@@ -80,11 +84,18 @@ class RegionReport(Mapping[str, Any]):
         return [text]
 
 
+def _short(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _short(part) for name, part in value.items()}
+    return number(value) if isinstance(value, int) and value > LONGEST else value
+
+
 def number(value: float) -> str:
     """A count with separators, or in powers of ten where it is long."""
     if isinstance(value, int) and abs(value) < 10**15:
         return f"{value:,}"
     if isinstance(value, int):
-        digits = str(value)
-        return f"{digits[0]}.{digits[1:3]}e{len(digits) - 1}"
+        exponent = math.floor(math.log10(value))
+        mantissa = 10 ** (math.log10(value) - exponent)
+        return f"{math.floor(100 * mantissa) / 100:.2f}e{exponent}"
     return f"{value:,.0f}" if 100 <= abs(value) < 1e9 else f"{value:.3g}"

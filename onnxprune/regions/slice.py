@@ -21,10 +21,10 @@ from onnxprune.errors import InputError
 from onnxprune.operators.interval import Array
 from onnxprune.operators.relaxation import Choices, Pieces
 from onnxprune.operators.tape import NumpyTape
+from onnxprune.regions.plan import Plan, plan_of
 from onnxprune.regions.plane import Plane, plane_through
 from onnxprune.regions.polygon import Polygon, area, largest
 from onnxprune.regions.slice_cuts import at_centres, centres, cut_by_choice, cut_by_lines, lines_of
-from onnxprune.regions.slice_plan import Plan, plan_of
 
 MEMORY = 2**26
 """Bytes of values that a batch of polygons may take."""
@@ -208,7 +208,7 @@ class _Slicer:
     def _parts(self, node: gs.Node, kind: Pieces | Choices, batch: _Batch) -> list[list[Polygon]]:
         """Each polygon cut where a node bends."""
         found, count = [], 0
-        reads = np.concatenate([batch.values[t.name] for t in node.inputs if t.name in batch.values], axis=-1)
+        reads = batch.values[node.inputs[0].name] if isinstance(kind, Pieces) else _operands(node, batch)
         for polygon, own in zip(batch.polygons, reads, strict=True):
             if count > self.most or self.stopped():
                 self.complete = False
@@ -249,12 +249,24 @@ class _Slicer:
     def _chosen(self, node: gs.Node, kind: Choices, batch: _Batch) -> None:
         """Values behind a maximum that the same entry attains all over a polygon."""
         sign = 1.0 if kind.largest else -1.0
-        joined = sign * np.concatenate([batch.values[t.name] for t in node.inputs], axis=-1)
+        joined = sign * _operands(node, batch)
         middle = at_centres(centres(batch.polygons), joined)
         best = np.where(kind.indices < 0, -np.inf, middle[:, kind.indices]).argmax(axis=-1)
         places = np.broadcast_to(kind.indices, (len(batch), *kind.indices.shape))
         picked = np.take_along_axis(places, best[..., None], axis=-1)[..., 0]
         batch.values[node.outputs[0].name] = sign * np.take_along_axis(joined, picked[:, None, :], axis=-1)
+
+
+def _operands(node: gs.Node, batch: _Batch) -> Array:
+    """Values of all entries of a node's operands, constant ones included, shape (polygons, 3, entries)."""
+    parts = []
+    for tensor in node.inputs:
+        if isinstance(tensor, gs.Constant):
+            constant = np.asarray(tensor.values, dtype=np.float64).reshape(-1)
+            parts.append(np.broadcast_to(constant, (len(batch), 3, len(constant))))
+        elif tensor.name:
+            parts.append(batch.values[tensor.name])
+    return np.concatenate(parts, axis=-1)
 
 
 def _flat(values: Array, shape: tuple[int, ...]) -> Array:

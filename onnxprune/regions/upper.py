@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache, partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,7 @@ def trivial(units: int) -> int:
 
 def zaslavsky(inputs: int, units: int) -> int:
     """Cells of an arrangement of planes: sum_{j <= min(n_0, n_1)} C(n_1, j) (Zaslavsky 1975)."""
-    return sum(math.comb(units, j) for j in range(min(inputs, units) + 1))
+    return binomial_sums(units, inputs)[-1]
 
 
 def montufar(inputs: int, widths: Sequence[int]) -> int:
@@ -37,13 +37,14 @@ def montufar(inputs: int, widths: Sequence[int]) -> int:
 
 def serra(inputs: int, widths: Sequence[int]) -> int:
     """Units that are off take dimensions away from later layers (Serra, Tjandraatmadja, Ramalingam 2018, Theorem 1)."""
+    chosen = cache(partial(binomial_sums, most=inputs))
 
     @cache
     def below(layer: int, d: int) -> int:
         if layer == len(widths):
             return 1
-        n = widths[layer]
-        return sum(math.comb(n, j) * below(layer + 1, min(d, n - j)) for j in range(min(d, n) + 1))
+        n, sums = widths[layer], chosen(widths[layer])
+        return sum((sums[j + 1] - sums[j]) * below(layer + 1, min(d, n - j)) for j in range(min(d, n) + 1))
 
     return below(0, inputs)
 
@@ -56,7 +57,7 @@ def maxout(inputs: int, widths: Sequence[int], rank: int) -> int:
     for width in widths:
         d = min(d, width)
         planes = rank * (rank - 1) // 2 * width
-        found *= sum(math.comb(planes, j) for j in range(min(d, planes) + 1))
+        found *= binomial_sums(planes, d)[-1]
     return found
 
 
@@ -87,6 +88,7 @@ class Remaining:
         self.closed = closed
         self._starts = [0, *np.cumsum(network.sizes).tolist()]
         self._below = cache(self._layers)
+        self._sums = lru_cache(maxsize=256)(partial(binomial_sums, most=network.dimension))
 
     def bound(self, prefix: Sequence[int]) -> int:
         """Cells whose first units are on (1) or off (0) like this."""
@@ -103,35 +105,44 @@ class Remaining:
         undecided = self._starts[number + 1] - max(len(prefix), self._starts[number])
         return min(1 << left, self._layer(number, d, undecided, on))
 
-    def _layers(self, number: int, d: int, before: int) -> int:
-        """Cells of layers from ``number`` on, on a d-dimensional piece with at most so many unstable units on."""
+    def _layers(self, number: int, d: int, able: int) -> int:
+        """Cells of layers from ``number`` on, on a d-dimensional piece where so many units of the first can switch."""
         if number == len(self.network.layers):
             return 1
-        size = self.network.sizes[number]
-        if number == 0 or not self.network.plain:
-            return self._layer(number, d, size, 0)
-        always, reach = self._switching[number]
-        able = min(size, always + int(reach[:before].sum()))
-        return self._layer(number, d, able, size - able)
+        return self._layer(number, d, able, self.network.sizes[number] - able)
 
     def _layer(self, number: int, d: int, undecided: int, on: int) -> int:
         """The same with a layer of which so many units are undecided, and at most ``on`` others are on."""
-        layer, plain, found = self.network.layers[number], self.network.plain, 0
-        most = min(undecided, d, layer.rank) if plain else min(undecided, d)
-        for j in range(most + 1):
-            active = on + undecided - j
-            after = min(d, layer.rank, len(layer.active) + active) if plain else d
-            found += math.comb(undecided, j) * self._below(number + 1, after, active)
+        plain, rank = self.network.plain, self.network.layers[number].rank
+        d = min(d, rank) if plain else d
+        most, sums, found = min(undecided, d), self._sums(undecided), 0
+        begin, state = 0, self._behind(number, d, on + undecided)
+        for j in range(1, most + 2):  # below as many units that are off the state behind is often the same
+            following = self._behind(number, d, on + undecided - j) if j <= most else (-1, -1)
+            if following != state:
+                found += (sums[j] - sums[begin]) * self._below(number + 1, *state)
+                begin, state = j, following
         return found
+
+    def _behind(self, number: int, d: int, active: int) -> tuple[int, int]:
+        """Dimension behind a layer with so many unstable units on, and units of the next one that can switch."""
+        network = self.network
+        after = min(d, len(network.layers[number].active) + active) if network.plain else d
+        if number + 1 == len(network.layers):
+            return after, 0
+        if not network.plain:
+            return after, network.sizes[number + 1]
+        always, reach = self._switching[number + 1]
+        return after, min(network.sizes[number + 1], always + int(reach[min(active, len(reach) - 1)]))
 
     @cached_property
     def _switching(self) -> list[tuple[int, NDArray[np.int64]]]:
-        """Per layer: units that may switch whatever the layer before does; and how many more each unit of it lets."""
+        """Per layer: units that may switch whatever the layer before does; and how many more k of its units let."""
         found: list[tuple[int, NDArray[np.int64]]] = []
         at = 0
         for number, layer in enumerate(self.network.layers):
             if number == 0 or layer.output:
-                found.append((layer.size, np.zeros(0, dtype=np.int64)))
+                found.append((layer.size, np.zeros(1, dtype=np.int64)))
                 at = len(self.network.low) if number == 0 else at
                 continue
             before, block = self.network.layers[number - 1], self.network.blocks.blocks[number]
@@ -142,6 +153,15 @@ class Remaining:
             )
             always = helps[:, at + before.active].any(axis=1)
             reach = helps[~always][:, at + before.unstable].sum(axis=0)
-            found.append((int(always.sum()), np.sort(reach)[::-1]))
+            found.append((int(always.sum()), np.concatenate([[0], np.cumsum(np.sort(reach)[::-1])])))
             at += before.units
         return found
+
+
+def binomial_sums(count: int, most: int) -> list[int]:
+    """Sums of the first k binomial coefficients C(count, j), for k from 0 to min(count, most) + 1."""
+    sums, term = [0], 1
+    for j in range(min(count, most) + 1):
+        sums.append(sums[-1] + term)
+        term = term * (count - j) // (j + 1)
+    return sums

@@ -7,6 +7,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import qr
 
 from onnxprune.errors import InputError
 from onnxprune.operators.interval import Array
@@ -36,7 +37,9 @@ TOLERANCE = 1e-9
 NEGLIGIBLE = 1e-3
 """Proofs that hold down to this share of the tolerance are beyond doubt."""
 RANK = 1e-13
-"""Singular values below this share of the largest count as 0."""
+"""Rows that are this close to the span of the others, as a share of the largest, count as within it."""
+LONGEST = 2e9
+"""Operations that finding an orthonormal basis may take, about half a second; inputs are taken as they are beyond."""
 
 
 class Walker:
@@ -214,10 +217,11 @@ def _basis(n: int, d: int, most: int) -> Basis:
 def _factored(rows: Array) -> tuple[Array, Array]:
     """``rows = parts @ columns`` with as few columns' rows as there are independent rows: (columns, parts)."""
     used = rows[np.abs(rows).max(axis=1, initial=0.0) > 0]
-    if rows.shape[1] <= len(used):
+    if rows.shape[1] <= len(used) or len(used) ** 2 * rows.shape[1] > LONGEST:
         return np.eye(rows.shape[1]), np.ascontiguousarray(rows)
     if not len(used):
         return np.zeros((0, rows.shape[1])), np.zeros((len(rows), 0))
-    _, values, basis = np.linalg.svd(used, full_matrices=False)
-    columns = np.ascontiguousarray(basis[values > RANK * values[0]])
+    basis, triangle, _ = qr(used.T, mode="economic", pivoting=True, check_finite=False)
+    sizes = np.abs(np.diagonal(triangle))
+    columns = np.ascontiguousarray(basis.T[sizes > RANK * sizes[0]])
     return columns, np.ascontiguousarray(rows @ columns.T)

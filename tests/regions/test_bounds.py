@@ -122,6 +122,11 @@ def test_factor_is_the_exact_binomial_tail() -> None:
 def test_too_few_probes_prove_nothing() -> None:
     found = probe_regions(nets.grid(), probes=50, budget=0.0)
     assert (found.lower, found.confidence) == (1, 0.0)
+    assert math.isnan(found.mean)
     assert math.isnan(found.standard_error)
+    asked = iter([False] * 20)
+    single = probe_regions(nets.general_position(6, 2), probes=50, stopped=lambda: next(asked, True))
+    assert 1 <= len(single.values) < 50
+    assert (single.lower, single.confidence) == (1, 0.0)
     with pytest.raises(InputError):
         probe_regions(nets.grid(), probes=0)

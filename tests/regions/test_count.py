@@ -11,11 +11,11 @@ from onnx import ModelProto
 
 import onnxprune
 from onnxprune.errors import InputError
-from onnxprune.regions import count
+from onnxprune.regions import job
 from onnxprune.regions.report import number
 from tests.helpers import parse
 
-KEYS = """definition lower upper exact estimate bounds layers tolerance_sensitive seconds method seed notes"""
+KEYS = """definition lower upper exact estimate bounds layers tolerance_sensitive seconds method seed"""
 
 
 def layers(*tables: tuple[Any, Any]) -> ModelProto:
@@ -101,7 +101,7 @@ def test_time_that_runs_out_is_said() -> None:
 
 @pytest.mark.parametrize(("method", "limit"), [("exact", "LARGEST"), ("mip", "MIP_LARGEST")])
 def test_too_many_regions_are_refused_with_the_reason(method: Any, limit: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(count, limit, 5)
+    monkeypatch.setattr(job, limit, 5)
     with pytest.raises(InputError, match=r"About .* cells .*at most .* are too many"):
         onnxprune.count_regions(random_model(1), "-1:1", method=method)
 

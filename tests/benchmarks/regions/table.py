@@ -47,7 +47,7 @@ class Row:
 def row_of(split: str, method: str, report: Any) -> Row:
     """A row from a report of :func:`onnxprune.count_regions`."""
     bounds, guess = report["bounds"], report["estimate"] or {}
-    early = any("time ended" in note for note in report["notes"])
+    early = any("time ended" in note for note in report.notes)
     searched = method in ("exact", "mip")
     return Row(
         split,

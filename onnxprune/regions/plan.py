@@ -1,4 +1,4 @@
-"""Which nodes of a graph a slice can follow, and how."""
+"""Which nodes of a graph are affine, which bend, and where the piecewise-linear part ends."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from onnxprune.operators.relaxation import Choices, Pieces
 ORDERED = frozenset({"Softmax", "LogSoftmax", "Sigmoid"})
 """Operators behind which the largest output is the largest input."""
 AFFINE = "affine"
+HINT = "Linear regions are those of affine operators and activations such as Relu and LeakyRelu."
 
 Kind = Pieces | Choices | str
 
@@ -32,6 +33,11 @@ class Plan:
     last: dict[str, int]
     output: str | None
     ignored: tuple[str, ...]
+
+    @property
+    def rectifiers(self) -> int:
+        """Piecewise-linear activations, one for each of their knots."""
+        return sum(len(kind.knots) for kind in self.kinds.values() if isinstance(kind, Pieces))
 
 
 def plan_of(net: StaticGraph) -> Plan:
@@ -60,7 +66,7 @@ def plan_of(net: StaticGraph) -> Plan:
         raise InputError(
             f"Operator {what.op} ({what.name}) is not piecewise linear, or its shape is open, and "
             f"{bend.op} ({bend.name}) needs it.",
-            hint="Slices are for networks of affine and piecewise-linear operators.",
+            hint=HINT,
         )
     output = _output(net, known)
     if output is not None:
@@ -89,8 +95,7 @@ def _kind(net: StaticGraph, node: gs.Node) -> Kind | None:
     pieces = None if operator is None else operator.pieces(view)
     if pieces is not None:
         return pieces
-    choices = None if operator is None else operator.choices(view)
-    return choices if choices is not None and len(_variable(node)) == len(node.inputs) else None
+    return None if operator is None else operator.choices(view)
 
 
 def _bends(net: StaticGraph, node: gs.Node) -> bool:
