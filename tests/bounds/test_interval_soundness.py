@@ -88,7 +88,7 @@ def contradictions(bounds: Bounds, values: dict[str, NDArray[Any]]) -> list[str]
 
 
 def points(rng: np.random.Generator, shape: tuple[int, ...], low: float, high: float) -> list[NDArray[np.float64]]:
-    if low == high:  # a fixed input of a float32 model is a float32
+    if np.float32(low) == np.float32(high):  # a fixed input of a float32 model is a float32
         low = high = float(np.float32(low))
     inside = [rng.uniform(low, high, size=shape) for _ in range(2)]
     corners = [rng.choice([low, high], size=shape) for _ in range(2)]
