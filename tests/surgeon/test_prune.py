@@ -80,6 +80,7 @@ def test_the_report_is_plain_and_says_that_the_function_changes(ninety: PruneRes
         "feature_bytes": 54 * 4 * (HIDDEN + CLASSES),
         "recomputed": False,
         "labelled": True,
+        "labels_used": False,
         "seed": 0,
     }
     assert content["speed"].startswith("Units that became empty are gone")
