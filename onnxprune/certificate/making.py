@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -24,7 +25,7 @@ from onnxprune.samples import input_specs
 from onnxprune.verify.certificate import Certificate, Claims
 from onnxprune.verify.checker import Verdict, check
 from onnxprune.verify.evidence import Constraint, Evidence, Step
-from onnxprune.verify.forward import Forward
+from onnxprune.verify.forward import Forward, Given
 from onnxprune.verify.meanings import meaning
 from onnxprune.verify.network import Network
 from onnxprune.verify.numbers import Interval
@@ -104,8 +105,7 @@ def make(wanted: Wanted) -> Made:
     walks, unsure = _needs_of(before, after, hoped, other, search)
     prover = _prover(wanted, before, inputs, _entries(before, hoped, walks), wanted.original)
     prover.run()
-    needs = {(name, False): set(rows) for name, rows in unsure.items()}
-    second = _prover(wanted, after, inputs, _rows_of(after, needs, search), wanted.optimized, finite=False)
+    second = _prover(wanted, after, inputs, _rows_of(after, unsure), wanted.optimized, finite=False)
     second.run()
     steps = [*prover.steps, *_taken_on_trust(prover, before, wanted, images)]
     draft = Certificate(
@@ -149,10 +149,8 @@ def _hoped(
     tidied = Network.of(wanted.tidied)
     side = Side(tidied, Forward(tidied, inputs, finite=False).run(), False)
     search = Search(Side(before, plain, False), side, {}, {})
-    try:
+    with contextlib.suppress(Rejected):  # what was found before still serves
         search.run()
-    except Rejected:
-        return dict(plain), {}
     images = {name: form.whole for name, form in search.forms.items() if form is not None and form.whole}
     images |= names(search.found)
     hoped = {}
@@ -172,7 +170,8 @@ def _met(plain: Interval, known: Known) -> Interval:
     if known.ndim not in (0, plain.ndim):
         return plain
     low, high = np.maximum(plain.low, known.lower), np.minimum(plain.high, known.upper)
-    return Interval.of(low, high) if (low <= high).all() else plain
+    apart = low > high  # folded constants are rounded: a constant of the one model need not be that of the other
+    return Interval.of(np.where(apart, plain.low, low), np.where(apart, plain.high, high))
 
 
 @dataclass
@@ -200,65 +199,64 @@ def _needs_of(
     return dry.walks, dry.unsure
 
 
-def _entries(
-    before: Network, hoped: Mapping[str, Interval], walks: Sequence[Walk]
-) -> dict[Need, tuple[Indices, float]]:
+def _entries(before: Network, hoped: Mapping[str, Interval], walks: Sequence[Walk]) -> dict[Need, Indices]:
     """Entries of pre-activations that have to be on one side of a threshold."""
     needs: dict[Need, set[int]] = defaultdict(set)
-    knots: dict[Need, float] = {}
     side = Side(before, hoped, False)
     for walk in walks:
         node = next(n for n in before.readers[walk.source] if walk.result in n.outputs)
         told = meaning(side.given(node))
         if told is None or told.straight is None:
             continue
-        bottom, top = told.straight
         for found in states(side, walk):
             if found.state == "active":
-                _note(needs, knots, before, walk, found.units, False, bottom)
-                if np.isfinite(top):
-                    _note(needs, knots, before, walk, found.units, True, top)
+                _note(needs, before, walk.source, walk.axis, found.units, told.straight)
             elif found.state == "inactive":
-                _note(needs, knots, before, walk, found.units, True, bottom)
-    return {need: (entries, knots[need]) for need, entries in merged(needs).items()}
+                places = _places(before, walk.source, walk.axis, found.units)
+                needs[Need(walk.source, True, told.straight[0])] |= places
+    return merged(needs)
 
 
 def _note(
     needs: dict[Need, set[int]],
-    knots: dict[Need, float],
     net: Network,
-    walk: Walk,
+    tensor: str,
+    axis: int,
     units: Indices,
-    upper: bool,
-    knot: float,
+    straight: tuple[float, float],
 ) -> None:
-    shape = net.sample(walk.source)
+    """Rows that have to stay in the straight range of an activation."""
+    for upper, knot in ((False, straight[0]), (True, straight[1])):
+        if np.isfinite(knot):
+            needs[Need(tensor, upper, knot)] |= _places(net, tensor, axis, units)
+
+
+def _places(net: Network, tensor: str, axis: int, units: Indices) -> set[int]:
+    """Entries of some rows."""
+    shape = net.sample(tensor)
     if shape is None:
-        return
-    need = (walk.source, upper)
-    knots[need] = knot
-    places = np.moveaxis(np.arange(int(np.prod(shape))).reshape(shape), walk.axis, 0)
-    needs[need] |= set(places[units].reshape(-1).tolist())
+        return set()
+    places = np.moveaxis(np.arange(int(np.prod(shape))).reshape(shape), axis, 0)
+    return set(places[units].reshape(-1).tolist())
 
 
-def _rows_of(after: Network, needs: Mapping[Need, set[int]], search: Search) -> dict[Need, tuple[Indices, float]]:
-    found = {}
-    for (tensor, upper), rows in needs.items():
+def _rows_of(after: Network, unsure: Mapping[str, set[int]]) -> dict[Need, Indices]:
+    """Entries of the optimized model that have to stay where their activation changes nothing."""
+    needs: dict[Need, set[int]] = defaultdict(set)
+    for tensor, rows in unsure.items():
         shape = after.sample(tensor)
-        if shape is None:
-            continue
-        axis = min(1, len(shape) - 1)
-        places = np.moveaxis(np.arange(int(np.prod(shape))).reshape(shape), axis, 0)
-        found[tensor, upper] = (np.sort(places[sorted(rows)].reshape(-1)), 0.0)
-    del search
-    return found
+        for reader in after.readers.get(tensor, []):
+            told = meaning(Given(reader, after, {}, False))
+            if shape is not None and told is not None and told.straight is not None:
+                _note(needs, after, tensor, min(1, len(shape) - 1), np.array(sorted(rows)), told.straight)
+    return merged(needs)
 
 
 def _prover(
     wanted: Wanted,
     net: Network,
     inputs: Mapping[str, Interval],
-    needs: Mapping[Need, tuple[Indices, float]],
+    needs: Mapping[Need, Indices],
     model: onnx.ModelProto,
     *,
     finite: bool = True,
@@ -270,8 +268,7 @@ def _prover(
             made.append(StaticGraph(Graph(model)))
         return Relaxations.over(made[0], wanted.domain, bounds)
 
-    entries, knots = ({need: pair[k] for need, pair in needs.items()} for k in (0, 1))
-    return Prover(net, inputs, entries, knots, relaxations, wanted.enough, finite)  # type: ignore[arg-type]
+    return Prover(net, inputs, needs, relaxations, wanted.enough, finite)
 
 
 def _taken_on_trust(prover: Prover, net: Network, wanted: Wanted, images: Mapping[str, str]) -> list[Step]:
@@ -281,10 +278,9 @@ def _taken_on_trust(prover: Prover, net: Network, wanted: Wanted, images: Mappin
         Rejected: Not even a solver says it.
     """
     steps = []
-    for (tensor, upper), entries in prover.open.items():
+    for (tensor, upper, knot), entries in prover.open.items():
         known = wanted.known.get(images.get(tensor, tensor))
         shape = net.sample(tensor)
-        knot = prover.knots[tensor, upper]
         if known is None or shape is None or known.ndim not in (0, len(shape)):
             raise Rejected(f"no evidence was found for {len(entries)} bounds on {tensor}")
         low, high = (np.broadcast_to(end, shape).reshape(-1)[entries] for end in (known.lower, known.upper))

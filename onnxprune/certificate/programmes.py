@@ -90,7 +90,7 @@ class Relaxations:
         return self._step(tensor, upper, entry, knot, "lp", cases)
 
     def _step(self, tensor: str, upper: bool, entry: int, knot: float, method: str, leaves: tuple[Leaf, ...]) -> Step:
-        return Step(tensor, upper, np.array([entry]), np.array([knot]), method, leaves=leaves)
+        return Step(tensor, upper, np.array([entry]), np.array([knot]), method, rule="boxed", leaves=leaves)
 
     def _phase(self, phase: tuple[int, int, bool]) -> Phase:
         place = self.unrolled.places[phase[0]]

@@ -9,6 +9,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,7 @@ from onnxprune.certificate.programmes import Relaxations
 from onnxprune.certificate.splitting import cuts_for
 from onnxprune.verify.backward import RULES, Backward, bent
 from onnxprune.verify.cases import Cuts
+from onnxprune.verify.curves import CURVES, curve
 from onnxprune.verify.evidence import Step, one_hot
 from onnxprune.verify.forward import Forward, Given
 from onnxprune.verify.network import Network
@@ -26,8 +28,16 @@ from onnxprune.verify.subboxes import bending, swept
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
-Need = tuple[str, bool]
-"""A pre-activation, and whether upper bounds are needed."""
+
+
+class Need(NamedTuple):
+    """Entries of a pre-activation have to be at most (``upper``) or at least a threshold."""
+
+    tensor: str
+    upper: bool
+    knot: float
+
+
 ROWS = 3e10
 """Multiply-adds that bounding all open entries of one tensor may take; beyond that only the needed ones are bounded."""
 CHUNK = 2**23
@@ -41,8 +51,7 @@ class Prover:
     Attributes:
         net: The model.
         inputs: Bounds on its inputs.
-        needs: Entries that have to be at most (at least) a threshold, by pre-activation and side.
-        knots: The threshold, by pre-activation and side.
+        needs: Entries, by what is needed of them.
         relaxations: Linear programmes over the model; None where it cannot be written as one.
         stopped: Whether time is up.
         steps: The result.
@@ -52,7 +61,6 @@ class Prover:
     net: Network
     inputs: Mapping[str, Interval]
     needs: Mapping[Need, Indices]
-    knots: Mapping[Need, float]
     relaxations: Callable[[Mapping[str, Interval]], Relaxations | None]
     stopped: Callable[[], bool] = lambda: False
     finite: bool = True
@@ -75,27 +83,26 @@ class Prover:
     def _last_need(self) -> int:
         """Place of the last node whose output has to be bounded."""
         self._plain = Forward(self.net, self.inputs, finite=self.finite).run()
-        wanted = {tensor for tensor, _ in self._missing(self._plain)}
+        wanted = {need.tensor for need in self._missing(self._plain)}
         places = [i for i, node in enumerate(self.net.nodes) if any(name in wanted for name in node.outputs)]
         return max(places, default=-1)
 
     def _missing(self, bounds: Mapping[str, Interval]) -> dict[Need, Indices]:
         """Needed entries that some bounds do not settle."""
         found = {}
-        for (tensor, upper), entries in self.needs.items():
-            left = entries[~self._settled(tensor, upper, entries, bounds[tensor])]
+        for need, entries in self.needs.items():
+            left = entries[~self._settled(need, entries, bounds[need.tensor])]
             if len(left):
-                found[tensor, upper] = left
+                found[need] = left
         return found
 
-    def _settled(self, tensor: str, upper: bool, entries: Indices, bounds: Interval) -> NDArray[np.bool_]:
-        shape = self.net.sample(tensor)
+    def _settled(self, need: Need, entries: Indices, bounds: Interval) -> NDArray[np.bool_]:
+        shape = self.net.sample(need.tensor)
         if shape is None or bounds.ndim not in (0, len(shape)):
             return np.zeros(len(entries), dtype=bool)
         low, high = (np.broadcast_to(end, shape).reshape(-1)[entries] for end in bounds.floats())
-        knot = self.knots[tensor, upper]
         slack = touch(low, high) / 2
-        return np.asarray(high <= knot + slack if upper else low >= knot - slack)
+        return np.asarray(high <= need.knot + slack if need.upper else low >= need.knot - slack)
 
     def refine(self, name: str, known: Mapping[str, Interval]) -> Interval | None:
         """Better bounds on a pre-activation, where later needs make them worth it."""
@@ -103,15 +110,17 @@ class Prover:
         shape = self.net.sample(name)
         if node is None or shape is None or self.net.nodes.index(node) > self._last or known[name].ndim != len(shape):
             return None
-        knots = {k for r in self.net.readers.get(name, []) for k in self._knots(r)}
-        if not knots or self._first_layer(name):
+        readers = self.net.readers.get(name, [])
+        knots = {k for r in readers for k in self._knots(r)}
+        smooth = any(curve(Given(r, self.net, {}, False)) is not None for r in readers)
+        if not (knots or smooth) or self._first_layer(name):
             return None
         low, high = (np.array(np.broadcast_to(end, shape)).reshape(-1) for end in known[name].floats())
-        self._linear(name, known, shape, low, high, knots)
+        self._linear(name, known, shape, low, high, knots, smooth=smooth)
         self._by_cuts(name, known, shape, low, high)
         self._by_duals(name, {**known, name: _interval(known[name], low, high, shape)}, low, high)
         left = self._missing({name: _interval(known[name], low, high, shape), **_others(self.needs, name, known)})
-        self.open |= {need: entries for need, entries in left.items() if need[0] == name}
+        self.open |= {need: entries for need, entries in left.items() if need.tensor == name}
         return _interval(known[name], low, high, shape)
 
     def _knots(self, reader: object) -> tuple[float, ...]:
@@ -128,7 +137,7 @@ class Prover:
             node = self.net.producer.get(todo.pop())
             if node is None:
                 continue
-            if node.op in ("Relu", "LeakyRelu", "Clip", "PRelu", "MaxPool", "Sigmoid", "Tanh"):
+            if node.op in ("Relu", "LeakyRelu", "Clip", "PRelu", "MaxPool", *CURVES):
                 return False
             fresh = [n for n in node.inputs if n and n not in seen]
             seen.update(fresh)
@@ -143,13 +152,15 @@ class Prover:
         low: Floats,
         high: Floats,
         knots: set[float],
+        *,
+        smooth: bool,
     ) -> None:
         """Linear bounds, with the better of two rules for every entry."""
-        crossing = np.zeros(len(low), dtype=bool)
+        crossing = (low < high) & smooth
         for knot in knots:
             crossing |= (low < knot) & (high > knot)
         if self._cost(name) * crossing.sum() > ROWS:
-            wanted = [entries for (tensor, _), entries in self.needs.items() if tensor == name]
+            wanted = [entries for need, entries in self.needs.items() if need.tensor == name]
             mask = np.zeros(len(low), dtype=bool)
             mask[np.concatenate([*wanted, np.zeros(0, np.int64)]).astype(np.int64)] = True
             crossing &= mask
@@ -203,16 +214,14 @@ class Prover:
         """Sub-boxes, where inputs are few."""
         left = self._missing({name: _interval(known[name], low, high, shape), **_others(self.needs, name, known)})
         if self._cuts is None:
-            if not any(need[0] == name for need in left) or self.stopped():
+            if not any(need.tensor == name for need in left) or self.stopped():
                 return
             self._cuts = cuts_for(self.net, self.inputs, self.needs, self.stopped)
             if self._cuts is None:
                 self._cuts = Cuts("", np.zeros(0, np.int64), np.zeros(0))
             elif self._cuts.source:
                 refined = {**known, name: _interval(known[name], low, high, shape)}
-                last = next(
-                    n for n in reversed(bending(self.net)) if (n, True) in self.needs or (n, False) in self.needs
-                )
+                last = next(n for n in reversed(bending(self.net)) if any(need.tensor == n for need in self.needs))
                 self._split = swept(self.net, self.inputs, self._cuts, last, refined, False)
         if not self._cuts.source or name not in self._split:
             return
@@ -227,17 +236,17 @@ class Prover:
     def _by_duals(self, name: str, known: Mapping[str, Interval], low: Floats, high: Floats) -> None:
         """Linear programmes and trees of cases for what is still needed."""
         left = {need: e for need, e in self._missing({**_others(self.needs, "", known), name: known[name]}).items()
-                if need[0] == name}  # fmt: skip
+                if need.tensor == name}  # fmt: skip
         if not left or self.stopped():
             return
         programmes = self.relaxations({**self._plain, **known})
         if programmes is None:
             return
-        for (tensor, upper), entries in left.items():
-            for step in programmes.prove(tensor, upper, entries, self.knots[tensor, upper], self.stopped):
+        for need, entries in left.items():
+            for step in programmes.prove(need.tensor, need.upper, entries, need.knot, self.stopped):
                 self.steps.append(step)
-                signed = step.bounds if upper else -step.bounds
-                _tighten(low, high, step.entries, signed, upper)
+                signed = step.bounds if need.upper else -step.bounds
+                _tighten(low, high, step.entries, signed, need.upper)
 
 
 def loosened(bounds: Floats) -> Floats:
@@ -260,7 +269,7 @@ def _interval(like: Interval, low: Floats, high: Floats, shape: tuple[int, ...])
 def _others(needs: Mapping[Need, Indices], name: str, known: Mapping[str, Interval]) -> dict[str, Interval]:
     """Bounds on other tensors with needs; those not reached yet count as unbounded."""
     nothing = Interval.of(np.array(-np.inf), np.array(np.inf))
-    return {tensor: known.get(tensor, nothing) for tensor, _ in needs if tensor != name}
+    return {need.tensor: known.get(need.tensor, nothing) for need in needs if need.tensor != name}
 
 
 def merged(needs: Mapping[Need, set[int]]) -> dict[Need, Indices]:

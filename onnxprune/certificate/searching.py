@@ -19,6 +19,7 @@ from onnxprune.verify.network import Node
 from onnxprune.verify.reasons import Rejected
 from onnxprune.verify.relation import Anchor, Relation, Side, constant
 from onnxprune.verify.terms import Indices, Term
+from onnxprune.verify.windows import Geometry
 
 Floats = NDArray[np.float64]
 ALIKE = 2e-5
@@ -53,11 +54,20 @@ class Search(Relation):
             node = self.before.net.producer[name]
             affine = node.op in self.before.affine.operators and not self._folded_soon(name)
             choice = self._carried_by(name, form) or (self._best(name, form) if affine else None)
-            if choice is None and name in self.before.net.outputs and form.bare.all():
+            if choice is None and not form.whole and form.bare.all() and self._still(name):
                 choice = Anchor(name)
         if choice is not None:
             self.found[name] = choice
         return choice
+
+    def _still(self, name: str) -> bool:
+        """Whether a tensor of this name is (nearly) constant in both models, or has to be there in any case."""
+        if name in self.before.net.outputs:
+            return True
+        shapes = self.before.net.sample(name), self.after.net.sample(name)
+        if name not in self.after.bounds or shapes[0] is None or shapes[0] != shapes[1]:
+            return False
+        return bool(constant(self.before.bounds[name]).all() and constant(self.after.bounds[name]).all())
 
     def _folded_soon(self, name: str) -> bool:
         """Whether what scales or shifts a tensor next has been folded into what computes it."""
@@ -140,7 +150,7 @@ class Search(Relation):
         if not sources:
             return []
         nodes = [n for n in self.after.net.nodes if n.op in self.after.affine.operators]
-        names = [n for node in nodes for n in node.outputs[:1] if n not in self.atoms and self._fitting(name, n)]
+        names = [n for node in nodes for n in node.outputs if n and n not in self.atoms and self._fitting(name, n)]
         if name in self.before.net.outputs:
             names = [n for n in names if n == name]
         names = [n for n in names if n not in self.after.net.outputs or n == name]
@@ -289,7 +299,9 @@ class _Views:
 
     def _fixed(self, key: Key, term: Term) -> tuple[NDArray[np.bool_], Floats]:
         low, high = self.after.rows(key[0], self.axis, term.width).floats()
-        return (low == high) & (key[1] is None), low
+        spread = isinstance(key[1], tuple) or (isinstance(key[1], Geometry) and key[1].padded)
+        still = high - low <= 1e-12 * np.maximum(np.abs(low), np.abs(high))
+        return still & (not spread), low / 2 + high / 2
 
     def _vectors(self, key: Key, term: Term) -> list[Floats]:
         kernel = term.weights.shape[2:]
@@ -335,10 +347,10 @@ def _multiples(form: Form, target: Form, which: Indices, views: _Views) -> Float
     (mine, _, shift), (other, size, shifted) = (views.projected(f, keys) for f in (form, target))
     factors = np.ones(form.rows)
     for i in np.flatnonzero((which < 0) & ~form.bare):
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             ratio = mine[i, 0] / other[:, 0]
             gap = np.abs(mine[i, 1] - ratio * other[:, 1]) + np.abs(shift[i] - ratio * shifted)
-        good = (ratio > 0) & np.isfinite(ratio) & (gap <= PROPORTIONAL * ratio * (size + np.abs(shifted)))
+            good = (ratio > 0) & np.isfinite(ratio) & (gap <= PROPORTIONAL * ratio * (size + np.abs(shifted)))
         if good.any():
             j = int(np.flatnonzero(good)[0])
             which[i], factors[i] = j, _rounded(float(ratio[j]))

@@ -40,7 +40,7 @@ def cuts_for(
     low, high = (np.array(np.broadcast_to(end, shape)).reshape(-1) for end in box.floats())
     if not 0 < (low < high).sum() <= FEW or not np.isfinite([low, high]).all() or np.abs([low, high]).max() > 1e30:
         return None
-    wanted = {tensor for tensor, _ in needs}
+    wanted = {need.tensor for need in needs}
     tensors = bending(net)
     while tensors and tensors[-1] not in wanted:
         tensors.pop()
@@ -106,10 +106,10 @@ class _Tree:
         if influence.any() or not self.boxes:
             self.influence = influence if influence.any() else np.ones_like(influence)
         parts, sizes = [np.zeros((len(boxes), 0))], [np.zeros(0)]
-        for (tensor, upper), entries in self.needs.items():
-            if tensor in found:
-                least, most = (end[:, entries] for end in found[tensor])
-                parts.append(np.maximum(most if upper else -least, 0.0))
+        for need, entries in self.needs.items():
+            if need.tensor in found:
+                least, most = (end[:, entries] for end in found[need.tensor])
+                parts.append(np.maximum(most - need.knot if need.upper else need.knot - least, 0.0))
                 sizes.append(np.maximum(np.abs(least), np.abs(most)).max(axis=0))
         self.boxes += boxes
         self.missing += list(np.concatenate(parts, axis=1))

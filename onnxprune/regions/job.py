@@ -157,9 +157,8 @@ class Job:
             stopped=self.stopped,
         )
         if not found.complete:
-            self.notes.append(f"time ended after {len(found.survived)} of {RUNS} runs: no lower bound with 95 %.")
-        lower = math.floor(found.lower) if found.complete else None
-        self.estimate = {"value": None, "stderr": None, "lower95": lower}
+            self.notes.append("time ended before all runs were done; --budget may give a larger lower bound.")
+        self.estimate = {"value": None, "stderr": None, "lower95": math.ceil(found.lower * (1 - 1e-9))}
 
     def _enumerate(self) -> None:
         definition = self._plain()

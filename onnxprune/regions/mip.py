@@ -12,6 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy import sparse
@@ -26,6 +27,8 @@ TOLERANCE = 1e-8
 """A cell is real when a point of it keeps this share of a unit's range away from all of its boundaries."""
 LEAST = 1e-6
 """What a solver calls a slack of less than this is within its tolerances: nothing is left."""
+SOME = 1e-5
+"""Slack that is asked for where any will do: well beyond a solver's tolerances."""
 
 
 @dataclass(frozen=True)
@@ -140,8 +143,14 @@ class PatternProgramme:
         if solution.value <= LEAST:
             exhausted = solution.status is Status.OPTIMAL
             return None, Status.INFEASIBLE if exhausted else Status.STOPPED
-        phases = solution.x[self.phase : self.phase + self.units]
-        return tuple(int(z > 0.5) for z in phases), solution.status
+        return self._pattern(solution.x), solution.status
+
+    def some(self, seconds: float) -> Pattern | None:
+        """Any pattern with some slack, which is quicker than the best; None where none is found in time."""
+        slack = np.zeros(self.columns)
+        slack[self.extra - 1] = 1.0
+        solution = self.solver.solve(None, seconds, (slack, SOME))
+        return None if solution.x is None else self._pattern(solution.x)
 
     def exclude(self, pattern: Pattern) -> None:
         """At least one binary differs from a pattern."""
@@ -150,13 +159,20 @@ class PatternProgramme:
 
     def demand(
         self, phases: Array, low: float = -np.inf, high: float = np.inf, extra: tuple[int, float] = (0, 0.0)
-    ) -> None:
-        """Add a row over the binaries, and perhaps one of the additional columns with its coefficient."""
+    ) -> Any:
+        """Add a row over the binaries, and perhaps one of the additional columns with its coefficient.
+
+        Returns:
+            What :meth:`~onnxprune.mip.Solver.withdraw` takes.
+        """
         row = np.zeros(self.columns)
         row[self.phase : self.phase + self.units] = phases
         if extra[1]:
             row[self.extra + extra[0]] = extra[1]
-        self.solver.demand(row, low, high)
+        return self.solver.demand(row, low, high)
+
+    def _pattern(self, values: Array) -> Pattern:
+        return tuple(int(z > 0.5) for z in values[self.phase : self.phase + self.units])
 
     def _system(self, strict: int, parities: tuple[int, ...]) -> System:
         network, units = self.network, self.units

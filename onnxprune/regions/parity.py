@@ -1,14 +1,15 @@
 """MIPBound: a probabilistic lower bound on the number of regions from random parity rows.
 
-Serra and Ramalingam (AAAI 2020): rows "an even (odd) number of these k units is on" are added one by one, until no
-pattern is left. With a random right-hand side every pattern survives a row with probability 1/2, whatever k is, and
-rows are independent; so a run survives j rows with probability at most ``N / 2^j`` by the union bound. Each survival
-counts only with a pattern that was checked, and what the solver calls infeasible or runs out of time on merely ends a
-run: the bound does not rest on the solver's word.
+Serra and Ramalingam (AAAI 2020): rows "an even (odd) number of these k units is on" are added until no pattern is
+left. With a random right-hand side every pattern survives a row with probability 1/2, whatever k is, and rows are
+independent; so some pattern survives j rows with probability at most ``N / 2^j`` by the union bound. Of R runs, each
+with rows of its own, the one of a rank fixed beforehand decides: with probability ``1 - delta``, ``N >= p * 2^J``,
+where J is the rank-th largest number of rows survived and p solves ``P[Bin(R, p) >= rank] = delta`` (the paper takes a
+Chernoff bound for this tail, which asks for several times as many runs).
 
-Instead of the Chernoff form of the paper the tail of the binomial distribution is taken as it is. Of R runs the one of
-a rank fixed beforehand decides: with probability ``1 - delta``, ``N >= p * 2^J``, where J is the rank-th largest number
-of rows survived and p solves ``P[Bin(R, p) >= rank] = delta``.
+It does not matter how survivors are looked for, as long as each is a region: so random descents give the first ones,
+and programmes ask for any pattern that satisfies as many rows as the rank needs next, not for the best one after each
+row. What a solver calls infeasible or runs out of time on merely ends a search: the bound does not rest on its word.
 """
 
 from __future__ import annotations
@@ -16,21 +17,24 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
-from itertools import count as counting
-from typing import Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy.special import betaincinv
+from scipy.stats import binom
 
-from onnxprune.operators.interval import Array
 from onnxprune.regions.interior import Definition, slack_of
 from onnxprune.regions.mip import TOLERANCE, PatternProgramme
 from onnxprune.regions.network import Pattern, RegionNetwork
+from onnxprune.regions.walker import Walker
 
-Encoding = Literal["slack", "lazy"]
+DESCENTS = 256
+"""Random descents that give the first survivors."""
+SPARE = 8
+"""Rows beyond one for each unit, which nothing survives."""
 
 
 @dataclass(frozen=True)
@@ -40,12 +44,12 @@ class ParityBound:
     Attributes:
         lower: The number of regions is at least this, with probability ``confidence``.
         confidence: Over the random rows.
-        survived: Rows survived per run.
+        survived: Rows survived per run, as far as it was asked.
         size: Units per row.
         rank: The run (counted from the longest) that decides; fixed before the runs.
         solves: Programmes solved.
         seconds: Wall time.
-        complete: False where time ended before all runs were done; ``lower`` is then 1.
+        complete: False where time ended a search; ``lower`` holds all the same.
     """
 
     lower: float
@@ -65,8 +69,7 @@ def parity_bound(
     size: int = 4,
     confidence: float = 0.95,
     definition: Definition = "cells",
-    encoding: Encoding = "slack",
-    budget: float = np.inf,
+    budget: float = math.inf,
     seed: int = 0,
     solver: str = "highs",
     tolerance: float = TOLERANCE,
@@ -80,109 +83,157 @@ def parity_bound(
         size: Units per row.
         confidence: Probability with which the bound holds.
         definition: What counts.
-        encoding: A row as an equation with a whole-number column, or by odd-set rows where a solution breaks it.
-        budget: Seconds for all runs; each run has an equal share, so that a slow one ends early (and counts as it is).
-        seed: Of the rows.
+        budget: Seconds.
+        seed: Of the rows and descents.
         solver: Name of the solver.
         tolerance: Least slack of a pattern.
         stopped: Asked between solves.
     """
     began = time.perf_counter()
     rank, share = best_rank(runs, confidence)
+    if not network.unstable:
+        return ParityBound(1.0, confidence, (0,) * runs, 0, rank, 0, 0.0, True)
     size = max(1, min(size, network.unstable))
-    survived: list[int] = []
-    solves = 0
-    for number in range(runs if network.unstable else 0):
-        left = budget - (time.perf_counter() - began)
-        if left <= 0 or stopped():
-            break
-        run = _Run(network, size, definition, encoding, solver, tolerance, np.random.default_rng([seed, number]))
-        survived.append(run.survive(left / (runs - number), stopped))
-        solves += run.solves
-    complete = len(survived) == runs
-    lower = max(1.0, share * 2.0 ** sorted(survived, reverse=True)[rank - 1]) if complete else 1.0
+    search = _Search(network, definition, solver, tolerance, began + budget, stopped)
+    search.runs = [_Run.random(network.unstable, size, np.random.default_rng([seed, n])) for n in range(runs)]
+    estimate = search.descend(np.random.default_rng([seed, runs]))
+    complete = search.climb(rank, max(0, math.floor(math.log2(estimate)) - 1))
+    survived = tuple(run.survived for run in search.runs)
+    lower = max(1.0, share * 2.0 ** sorted(survived, reverse=True)[rank - 1])
     seconds = time.perf_counter() - began
-    return ParityBound(
-        lower, confidence, tuple(survived), size, rank, solves, seconds, complete or not network.unstable
-    )
+    return ParityBound(lower, confidence, survived, size, rank, search.solves, seconds, complete)
 
 
 @dataclass
 class _Run:
+    """Parity rows in a fixed order, and how many of the first ones are known to have a survivor, or to have none."""
+
+    rows: NDArray[np.int64]
+    """0 or 1, shape (rows, units)."""
+    sides: NDArray[np.int64]
+    survived: int = 0
+    failed: int = 0
+    """The fewest rows that a search found no survivor of."""
+    programme: PatternProgramme | None = None
+    demanded: list[Any] = field(default_factory=list)
+
+    @staticmethod
+    def random(units: int, size: int, rng: np.random.Generator) -> _Run:
+        most = units + SPARE
+        rows = np.zeros((most, units), dtype=np.int64)
+        for row in rows:
+            row[rng.choice(units, size=size, replace=False)] = 1
+        return _Run(rows, rng.integers(2, size=most), failed=most + 1)
+
+    def satisfied(self, patterns: NDArray[np.int64]) -> NDArray[np.int64]:
+        """How many of the first rows each pattern satisfies, shape (patterns,)."""
+        holds = (patterns @ self.rows.T) % 2 == self.sides
+        return np.asarray(np.logical_and.accumulate(holds, axis=1).sum(axis=1), dtype=np.int64)
+
+
+@dataclass
+class _Search:
     network: RegionNetwork
-    size: int
     definition: Definition
-    encoding: Encoding
     solver: str
     tolerance: float
-    rng: np.random.Generator
+    deadline: float
+    stopped: Callable[[], bool]
+    runs: list[_Run] = field(default_factory=list)
     solves: int = 0
 
-    def survive(self, seconds: float, stopped: Callable[[], bool]) -> int:
-        """Rows after which a pattern still exists, checked, within the time."""
-        deadline = time.perf_counter() + seconds
-        most = 2 * self.network.unstable + 8
-        strict = 0 if self.definition == "patterns" else len(self.network.layers)
-        columns = (self.size // 2,) * most if self.encoding == "slack" else ()
-        programme = PatternProgramme(self.network, strict, self.solver, columns)
-        rows: list[tuple[NDArray[np.int64], int]] = []
-        pattern: Pattern | None = None
-        for number in counting():
-            if number:  # nothing is demanded of the first pattern
-                rows.append(self._row())
-                if self.encoding == "slack" and number <= most:
-                    self._demand(programme, *rows[-1], number - 1)
-            holds = pattern is not None and all(parity(pattern, *row) for row in rows)
-            if not holds:  # else the pattern found before survives this row too
-                pattern = self._search(programme, rows, deadline, stopped)
-            if pattern is None or number >= most:
-                return max(0, number - 1 if pattern is None else number)
-        raise AssertionError("not reached")
+    @property
+    def left(self) -> float:
+        """Seconds left."""
+        return 0.0 if self.stopped() else self.deadline - time.perf_counter()
 
-    def _row(self) -> tuple[NDArray[np.int64], int]:
-        units = self.rng.choice(self.network.unstable, size=self.size, replace=False)
-        return np.sort(units), int(self.rng.integers(2))
+    def descend(self, rng: np.random.Generator) -> float:
+        """First survivors by random descents; the mean of their values estimates the number of patterns."""
+        walker = Walker(self.network, self.definition)
+        patterns, values = list[Pattern](), list[float]()
+        share = self.left / 4
+        while len(patterns) < DESCENTS and self.left > 3 * share:
+            walker.move(())
+            value = 1.0
+            for _ in range(walker.depth):
+                if len(walker.sides()) == 2:
+                    value *= 2.0
+                    if rng.random() < 0.5:
+                        walker.cross()
+            patterns.append(walker.prefix)
+            values.append(value)
+        if patterns:
+            self._note(np.unique(np.array(patterns, dtype=np.int64), axis=0))
+        return float(np.mean(values)) if values else 1.0
 
-    def _demand(self, programme: PatternProgramme, units: NDArray[np.int64], side: int, column: int) -> None:
-        """``sum of the binaries - 2 q = side`` with a whole number q."""
-        phases = np.zeros(self.network.unstable)
-        phases[units] = 1.0
-        programme.demand(phases, float(side), float(side), (column, -2.0))
+    def climb(self, rank: int, goal: int) -> bool:
+        """Raise the rank-th largest number of rows survived; whether it is as large as searches can tell."""
+        known = self._ranked(rank)
+        goal = max(goal, known + 1)
+        while known < len(self.runs[0].rows):
+            reached = sum(run.survived >= goal for run in self.runs)
+            open_runs = [run for run in self.runs if run.survived < goal < run.failed]
+            if reached + len(open_runs) >= rank and reached < rank:
+                if self.left <= 0:
+                    return False
+                self._ask(open_runs[0], goal, self.left / (rank - reached + 1))
+                continue
+            known = self._ranked(rank)
+            if reached >= rank:
+                goal = known + 1
+            elif goal == known + 1:
+                break
+            else:
+                goal = (known + goal) // 2 if goal > known + 2 else known + 1
+        return self.left > 0
 
-    def _search(
-        self,
-        programme: PatternProgramme,
-        rows: list[tuple[NDArray[np.int64], int]],
-        deadline: float,
-        stopped: Callable[[], bool],
-    ) -> Pattern | None:
-        """A pattern that is a region and satisfies all rows; None where there is none, or not in time."""
-        while not stopped():
-            pattern, _ = programme.best(deadline - time.perf_counter())
+    def _ranked(self, rank: int) -> int:
+        return sorted((run.survived for run in self.runs), reverse=True)[rank - 1]
+
+    def _ask(self, run: _Run, goal: int, seconds: float) -> None:
+        """Look for a pattern that satisfies so many rows of a run."""
+        pattern = self._any(run, goal, time.perf_counter() + seconds)
+        if pattern is None:
+            run.failed = goal
+        else:
+            self._note(np.array([pattern], dtype=np.int64), checked=True)
+
+    def _note(self, patterns: NDArray[np.int64], *, checked: bool = False) -> None:
+        """Let patterns count as survivors of every run where they are; those that were not checked are now."""
+        for run in self.runs:
+            satisfied = run.satisfied(patterns)
+            for index in np.argsort(-satisfied, kind="stable").tolist():
+                if satisfied[index] <= run.survived:
+                    break
+                if checked or self._is_region(tuple(patterns[index].tolist())):
+                    run.survived = int(satisfied[index])
+                    break
+
+    def _is_region(self, pattern: Pattern) -> bool:
+        return slack_of(self.network, pattern, self.definition) > self.tolerance
+
+    def _any(self, run: _Run, goal: int, deadline: float) -> Pattern | None:
+        """A pattern that is a region and satisfies the first rows; None where there is none, or not in time."""
+        if run.programme is None:
+            strict = 0 if self.definition == "patterns" else len(self.network.layers)
+            columns = tuple((run.rows.sum(axis=1) // 2).tolist())
+            run.programme = PatternProgramme(self.network, strict, self.solver, columns)
+        while len(run.demanded) > goal:
+            run.programme.solver.withdraw(run.demanded.pop())
+        for number in range(len(run.demanded), goal):  # sum of the binaries - 2 q = side with a whole number q
+            side = float(run.sides[number])
+            row = run.rows[number].astype(np.float64)
+            run.demanded.append(run.programme.demand(row, side, side, (number, -2.0)))
+        while not self.stopped():
+            pattern = run.programme.some(deadline - time.perf_counter())
             self.solves += 1
             if pattern is None:
                 return None
-            broken = [row for row in rows if not parity(pattern, *row)]
-            for units, _ in broken:
-                programme.demand(*odd_set(pattern, units))
-            if not broken and slack_of(self.network, pattern, self.definition) > self.tolerance:
+            holds = run.satisfied(np.array([pattern], dtype=np.int64))[0] >= goal
+            if holds and self._is_region(pattern):
                 return pattern
-            if not broken:
-                programme.exclude(pattern)
+            run.programme.exclude(pattern)
         return None
-
-
-def parity(pattern: Pattern, units: NDArray[np.int64], side: int) -> bool:
-    """Whether the number of these units that are on is even (side 0) or odd (side 1)."""
-    return bool(sum(pattern[unit] for unit in units.tolist()) % 2 == side)
-
-
-def odd_set(pattern: Pattern, units: NDArray[np.int64]) -> tuple[Array, float, float]:
-    """The row that cuts off exactly the assignment that a pattern gives to some units: coefficients and two sides."""
-    on = np.array([pattern[unit] for unit in units.tolist()])
-    row = np.zeros(len(pattern))
-    row[units] = np.where(on > 0, 1.0, -1.0)
-    return row, -np.inf, float(on.sum() - 1)
 
 
 @lru_cache(maxsize=64)
@@ -199,32 +250,11 @@ def best_rank(runs: int, confidence: float) -> tuple[int, float]:
 
 def share_of(runs: int, rank: int, confidence: float) -> float:
     """The p with ``P[Bin(runs, p) >= rank] = 1 - confidence``."""
-    return float(stats.beta.ppf(1 - confidence, rank, runs - rank + 1))
+    return float(betaincinv(rank, runs - rank + 1, 1 - confidence))
 
 
 def _typical(runs: int, rank: int) -> float:
     """Expected rank-th largest number of rows survived, less log2 of the number of patterns."""
     rows = np.arange(-40, 40)
     alive = 1 - np.exp(-(2.0 ** -rows.astype(np.float64)))  # patterns that survive are about Poisson
-    return float(np.sum(stats.binom.sf(rank - 1, runs, alive)) - 41)
-
-
-def runs_needed(a: int = 1, confidence: float = 0.995) -> tuple[int, int]:
-    """Runs that must all survive j rows for ``N >= 2^(j - a)``: by the exact tail, and by the Chernoff form.
-
-    The Chernoff form bounds ``P[all of R survive]`` with mean ``R 2^-a`` by ``(e^b / (1 + b)^(1 + b))^(R 2^-a)``,
-    ``b = 2^a - 1`` (Gomes, Sabharwal and Selman 2006; taken over by the paper).
-
-    Args:
-        a: Rows by which the bound falls short of what was survived.
-        confidence: Probability with which it is to hold.
-    """
-    delta, b = 1 - confidence, 2.0**a - 1
-    exact = math.ceil(math.log(delta) / (-a * math.log(2)) - 1e-9)
-    factor = (b - (1 + b) * math.log(1 + b)) / 2.0**a
-    return exact, math.ceil(math.log(delta) / factor - 1e-9)
-
-
-def tail_share(runs: int, rank: int, p: float) -> float:
-    """``P[Bin(runs, p) >= rank]``, exactly."""
-    return float(stats.binom.sf(rank - 1, runs, p))
+    return float(np.sum(binom.sf(rank - 1, runs, alive)) - 41)

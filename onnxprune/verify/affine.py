@@ -20,7 +20,7 @@ from onnxprune.verify.windows import Geometry, geometry
 
 IDLE = ("Identity", "Dropout")
 AFFINE = frozenset(
-    "Add BatchNormalization Concat Conv ConvTranspose Div Gather Gemm MatMul Mul Neg Pad Slice Sub".split()
+    "Add BatchNormalization Concat Conv ConvTranspose Div Gather Gemm MatMul Mul Neg Pad Slice Split Sub".split()
 )
 
 
@@ -43,13 +43,18 @@ class Affine:
         """Names of the operators that are followed."""
         return AFFINE | frozenset(IDLE)
 
-    def of(self, node: Node, forms: Sequence[Form | None]) -> Form | None:
-        """Form of a node's first output; None where the node is not affine, or forms do not fit together.
+    def of(self, node: Node, forms: Sequence[Form | None], output: int = 0) -> Form | None:
+        """Form of a node's output; None where the node is not affine, or forms do not fit together.
 
         Args:
             node: The node.
             forms: Of its inputs; None for constants and for inputs without a form.
+            output: Which of its outputs; only Split has several.
         """
+        if node.op == "Split":
+            return self._split(node, forms[0], output)
+        if output:
+            return None
         if node.op in IDLE or (node.op in ("Add", "Sub", "Sum") and len(node.inputs) == 1):
             return forms[0]
         rule = getattr(self, f"_{node.op.lower()}", None) if node.op in AFFINE else None
@@ -270,6 +275,18 @@ class Affine:
         if rows is None or count is None:
             return None
         return rows.taken(np.asarray(indices, dtype=np.int64) % count)
+
+    def _split(self, node: Node, form: Form | None, output: int) -> Form | None:
+        shape = self.net.shape(node.inputs[0])
+        if shape is None:
+            return None
+        axis = int(node.get("axis", 0)) % len(shape)
+        sizes = [self.net.size(name, axis) if name else None for name in node.outputs]
+        known = [size for size in sizes if size is not None]
+        if len(known) < len(sizes):
+            return None
+        start = sum(known[:output])
+        return self._rows(node, form, axis, np.arange(start, start + known[output]))
 
     def _concat(self, node: Node, forms: list[Form | None]) -> Form | None:
         shape = self.net.shape(node.outputs[0])

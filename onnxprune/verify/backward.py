@@ -19,6 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxprune.verify.adjoints import Step, step
+from onnxprune.verify.curves import Curve, curve, multipliers
+from onnxprune.verify.curves import largest as most_over
 from onnxprune.verify.dyadic import Dyadic
 from onnxprune.verify.forward import Given
 from onnxprune.verify.network import Network, Node
@@ -50,6 +52,11 @@ def steep(_: str, c: Floats, low: Floats, high: Floats, at_low: Floats, at_high:
     return np.where(c > 0, c * _chord(low, high, at_low, at_high), c)
 
 
+def boxed(name: str, c: Floats, low: Floats, high: Floats, at_low: Floats, at_high: Floats) -> Floats:
+    """As :func:`adaptive`; smooth activations are left to intervals."""
+    return adaptive(name, c, low, high, at_low, at_high)
+
+
 def _chord(low: Floats, high: Floats, at_low: Floats, at_high: Floats) -> Floats:
     width = high - low
     return np.asarray((at_high - at_low) / np.where(width > 0, width, 1.0))
@@ -59,7 +66,9 @@ def _flat(low: Floats, at_low: Floats) -> Floats:
     return np.where(low < 0, at_low / np.where(low < 0, low, -1.0), 0.0)
 
 
-RULES: dict[str, Slopes] = {"adaptive": adaptive, "flat": flat, "steep": steep}
+FAR = 1e6
+"""Inputs of smooth activations beyond this are left to intervals."""
+RULES: dict[str, Slopes] = {"adaptive": adaptive, "flat": flat, "steep": steep, "boxed": boxed}
 
 
 @dataclass(frozen=True)
@@ -165,6 +174,9 @@ class Backward:
             activation = bent(given)
             if activation is not None and self._bend(activation, slopes):
                 return
+            smooth = curve(given) if slopes is not boxed else None
+            if smooth is not None and self._curve(node, smooth, chord=slopes is adaptive):
+                return
         for name in node.outputs:
             if name in self._open:
                 self._close(name)
@@ -237,6 +249,25 @@ class Backward:
             self._exactly(activation, flat_rows, d, ends)
         else:
             self._roughly(activation, c, d, floats)
+        self._pass(source, (Dyadic.of(d) if self.exact else d).reshape(self._count, *shape))
+        return True
+
+    def _curve(self, node: Node, known: Curve, *, chord: bool) -> bool:
+        """Past a smooth activation."""
+        source, output = node.inputs[0], node.outputs[0]
+        bounds, shape = self.bounds.get(source), self.net.sample(source)
+        if bounds is None or shape is None or bounds.ndim != len(shape):
+            return False
+        low, high = _spread(bounds, shape).floats()
+        if not (np.isfinite(low).all() and np.isfinite(high).all()) or max(np.abs(low).max(), np.abs(high).max()) > FAR:
+            return False
+        rows = _flattened(self._open.pop(output), self._count)
+        c = rows.floats(np.inf) if isinstance(rows, Dyadic) else rows
+        d = multipliers(known, c, low, high, chord=chord)
+        total = most_over(known, c, d, low, high)
+        cost = gamma(total.shape[1] + 4) * np.abs(total).sum(axis=1)
+        total = total.sum(axis=1) + np.where(np.isnan(cost), np.inf, cost)
+        self._total = self._total + self._total.like(total, total)
         self._pass(source, (Dyadic.of(d) if self.exact else d).reshape(self._count, *shape))
         return True
 

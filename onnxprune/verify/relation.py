@@ -158,8 +158,7 @@ class Relation:
         """Go past one node of the original."""
         results = self._literally(node)
         if results is None:
-            results = dict.fromkeys((name for name in node.outputs if name), None)
-            results[node.outputs[0]] = self._passed(node)
+            results = {name: self._passed(node, place) for place, name in enumerate(node.outputs) if name}
         for name, form in results.items():
             anchor = self.anchor(name, form)
             known = self.anchored(name, form, anchor) if anchor is not None else form
@@ -180,10 +179,10 @@ class Relation:
         del form
         return self.anchors.get(name)
 
-    def _passed(self, node: Node) -> Form | None:
+    def _passed(self, node: Node, output: int) -> Form | None:
         forms = [None if name in self.before.net.constants else self.forms.get(name) for name in node.inputs]
-        known = self.before.affine.of(node, forms)
-        if known is not None or not any(form is not None for form in forms):
+        known = self.before.affine.of(node, forms, output)
+        if known is not None or output or not any(form is not None for form in forms):
             return known
         if node.op in SHAPES:
             return self._moved(node, forms[0])
@@ -431,7 +430,7 @@ class Relation:
             return None
         if tensor in self.open_rows and not inside:
             return self._opened(tensor, None)
-        return self.after.affine.of(node, [self.image(name) for name in node.inputs])
+        return self.after.affine.of(node, [self.image(name) for name in node.inputs], node.outputs.index(tensor))
 
     def _opened(self, tensor: str, form: Form | None) -> Form | None:
         """With the rows that an activation hands on unchanged written in terms of what is in front of it."""

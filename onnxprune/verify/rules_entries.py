@@ -171,14 +171,15 @@ def _function(given: Given) -> tuple[Callable[[Floats], Floats], float, float]:
     if op == "Softsign":
         return (lambda x: x / (1.0 + np.abs(x))), -1.0, 1.0
     if op == "Erf":
-        return _erf, -1.0, 1.0
+        return erf, -1.0, 1.0
     return SMOOTH[op]
 
 
-def _erf(x: Floats) -> Floats:
-    from scipy.special import erf  # noqa: PLC0415 # NumPy has none
+def erf(x: Floats) -> Floats:
+    """The error function."""
+    from scipy import special  # noqa: PLC0415 # NumPy has none
 
-    return np.asarray(erf(x), dtype=np.float64)
+    return np.asarray(special.erf(x), dtype=np.float64)
 
 
 def outward(like: Interval, low: Floats, high: Floats, least: float, most: float) -> Interval:

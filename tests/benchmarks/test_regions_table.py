@@ -9,8 +9,11 @@ import numpy as np
 import pytest
 
 import onnxprune
-from tests.benchmarks.regions.table import Row, markdown, plot, read_csv, row_of, verdicts, write_csv
+from onnxprune.regions import RegionNetwork
+from tests.benchmarks.regions.pictures import plot, plot_networks
+from tests.benchmarks.regions.table import Row, markdown, read_csv, row_of, verdicts, write_csv
 from tests.benchmarks.regions.training import gradients, to_model, train
+from tests.benchmarks.regions.versus import FIELDS, compared, runs_needed
 
 
 def test_gradients_are_slopes() -> None:
@@ -40,7 +43,7 @@ def test_a_trained_network_becomes_a_row(tmp_path: Path) -> None:
     for weights, bias in layers[:-1]:
         hidden = np.maximum(hidden @ weights.T + bias, 0)
     assert ((hidden @ layers[-1][0].T + layers[-1][1]).argmax(axis=1) == labels).mean() > 0.9
-    row = row_of("4-3", "exact", onnxprune.count_regions(to_model(layers), "0:1", method="exact"))
+    row = row_of("4-3", 0, "exact", onnxprune.count_regions(to_model(layers), "0:1", method="exact"))
     assert row.count is not None
     assert row.serra is not None
     assert row.empirical is not None
@@ -51,14 +54,18 @@ def test_a_trained_network_becomes_a_row(tmp_path: Path) -> None:
     assert read_csv(tmp_path / "none.csv") == []
     text = markdown(rows)
     assert "counts agree" in text
-    assert text.count("| 4-3 |") == 3
+    assert text.count("| 4-3 |") == 4  # once over all seeds, once for each counter
     pytest.importorskip("matplotlib")
     plot(rows, tmp_path / "r.png")
-    assert (tmp_path / "r.png").read_bytes().startswith(b"\x89PNG")
+    plot_networks([row, Row("4-3", "probe", estimate=row.count, lower95=1.0)], tmp_path / "n.png")
+    for name in ("r.png", "n.png"):
+        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
 
 
 def _floats(row: Row) -> Row:
-    values: dict[str, Any] = {name: float(v) if isinstance(v, int) else v for name, v in vars(row).items()}
+    values: dict[str, Any] = {
+        name: float(v) if isinstance(v, int) and name != "seed" else v for name, v in vars(row).items()
+    }
     return Row(**values)
 
 
@@ -67,3 +74,18 @@ def test_contradictions_are_named() -> None:
     told = "\n".join(verdicts(rows))
     assert "COUNTS DIFFER (exact 5, mip 4)" in told
     assert "bound of probe is wrong" in told
+    assert "0 of 1 bounds with 95 % hold" in told
+
+
+def test_the_exact_tail_needs_fewer_runs_than_the_chernoff_form() -> None:
+    assert runs_needed(1, 0.995) == (8, 28)
+    assert runs_needed(1, 0.95) == (5, 16)
+    assert runs_needed(0.5, 0.95) == (9, 56)
+
+
+def test_lower_bounds_against_one_another() -> None:
+    network = RegionNetwork.of_layers([(np.eye(3), np.full(3, -0.5))], np.zeros(3), np.ones(3))
+    row = compared(network, 1, 10.0)
+    assert float(row["parity"]) <= 8
+    assert float(row["probe"]) <= 8
+    assert list(row) == FIELDS[1:]

@@ -1,16 +1,15 @@
-"""Rows of the benchmark, as CSV, Markdown and a picture."""
+"""Rows of the benchmark, as CSV and Markdown."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+import statistics
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 NUMBERS = ("montufar", "serra", "empirical", "found", "count", "estimate", "lower95")
-COLOURS = {"empirical": "#e15759", "serra": "#f28e2b", "montufar": "#bab0ac", "exact": "#4e79a7"}
-COLOURS |= {"probe": "#59a14f", "parity": "#b07aa1"}
 
 
 @dataclass(frozen=True)
@@ -21,6 +20,7 @@ class Row:
         split: Units per layer, such as "4-18".
         method: exact, mip, probe, parity or relucent.
         status: ok, time (ended early), refused, or what went wrong.
+        seed: Of the training.
         montufar: Upper bound.
         serra: Upper bound.
         empirical: Upper bound.
@@ -29,11 +29,13 @@ class Row:
         estimate: Unbiased estimate.
         lower95: Lower bound with 95 %.
         seconds: Wall time.
+        cpu: Processor time.
     """
 
     split: str
     method: str
     status: str = "ok"
+    seed: int = 0
     montufar: float | None = None
     serra: float | None = None
     empirical: float | None = None
@@ -42,9 +44,10 @@ class Row:
     estimate: float | None = None
     lower95: float | None = None
     seconds: float | None = None
+    cpu: float | None = None
 
 
-def row_of(split: str, method: str, report: Any) -> Row:
+def row_of(split: str, seed: int, method: str, report: Any, cpu: float | None = None) -> Row:
     """A row from a report of :func:`onnxprune.count_regions`."""
     bounds, guess = report["bounds"], report["estimate"] or {}
     early = any("time ended" in note for note in report.notes)
@@ -53,6 +56,7 @@ def row_of(split: str, method: str, report: Any) -> Row:
         split,
         method,
         "time" if early else "ok",
+        seed,
         bounds["montufar"],
         bounds["serra"],
         bounds["empirical"],
@@ -61,6 +65,7 @@ def row_of(split: str, method: str, report: Any) -> Row:
         guess.get("value"),
         guess.get("lower95"),
         report["seconds"],
+        cpu,
     )
 
 
@@ -79,28 +84,41 @@ def read_csv(path: Path) -> list[Row]:
 
 
 def _row(entry: dict[str, str]) -> Row:
-    values = {name: float(entry[name]) if entry[name] else None for name in (*NUMBERS, "seconds")}
-    return Row(entry["split"], entry["method"], entry["status"], **values)
+    values = {name: float(entry[name]) if entry[name] else None for name in (*NUMBERS, "seconds", "cpu")}
+    return Row(entry["split"], entry["method"], entry["status"], int(entry["seed"]), **values)
 
 
 def markdown(rows: Sequence[Row]) -> str:
-    """A table, and whether counts agree."""
+    """Per split over all seeds; counters side by side on the first seed; and whether they agree."""
     lines = [
-        "| units | method | status | regions | found | estimate | at least (95 %) | Montufar | Serra | empirical | s |"
+        "| units | networks | regions, median (range) | empirical | Serra | Montufar | estimate | probe, at least "
+        "| parity, at least | CPU s exact | CPU s probe | CPU s parity |",
+        "|---|--:|---|" + "--:|" * 9,
     ]
-    lines.append("|---|---|---|" + "--:|" * 8)
-    for row in rows:
-        cells = [row.count, row.found, row.estimate, row.lower95, row.montufar, row.serra, row.empirical]
-        seconds = "" if row.seconds is None else f"{row.seconds:.1f}"
-        lines.append(f"| {row.split} | {row.method} | {row.status} | {' | '.join(map(_text, cells))} | {seconds} |")
+    for split in dict.fromkeys(row.split for row in rows):
+        here = [row for row in rows if row.split == split]
+        by = {method: [row for row in here if row.method == method] for method in ("exact", "probe", "parity")}
+        cells = [split, str(len({row.seed for row in here})), _spread(row.count for row in by["exact"])]
+        cells += [_middle(getattr(row, name) for row in here) for name in ("empirical", "serra", "montufar")]
+        cells += [_middle(row.estimate for row in by["probe"])]
+        cells += [_middle(row.lower95 for row in by[method]) for method in ("probe", "parity")]
+        cells += [_seconds(row.cpu for row in by[method]) for method in by]
+        lines.append(f"| {' | '.join(cells)} |")
+    counters = [row for row in rows if row.method in ("exact", "mip", "relucent") and row.seed == rows[0].seed]
+    lines += ["", "| units | counter | status | regions | found | CPU s |", "|---|---|---|--:|--:|--:|"]
+    for row in counters:
+        seconds = "" if row.cpu is None else f"{row.cpu:.2f}"
+        lines.append(
+            f"| {row.split} | {row.method} | {row.status} | {_text(row.count)} | {_text(row.found)} | {seconds} |"
+        )
     return "\n".join([*lines, "", *verdicts(rows)]) + "\n"
 
 
 def verdicts(rows: Sequence[Row]) -> list[str]:
     """What the methods say about each other."""
-    found = []
-    for split in dict.fromkeys(row.split for row in rows):
-        here = [row for row in rows if row.split == split]
+    found, bounds, wrong = [], 0, 0
+    for split, seed in dict.fromkeys((row.split, row.seed) for row in rows):
+        here = [row for row in rows if (row.split, row.seed) == (split, seed)]
         counts = {row.method: row.count for row in here if row.count is not None}
         if len(counts) > 1:
             same = len(set(counts.values())) == 1
@@ -108,44 +126,40 @@ def verdicts(rows: Sequence[Row]) -> list[str]:
             found.append(f"- {split}: {'counts agree' if same else 'COUNTS DIFFER'} ({told})")
         exact = counts.get("exact")
         for row in here:
-            if exact is not None and row.lower95 is not None and row.lower95 > exact:
-                found.append(f"- {split}: the 95 % bound of {row.method} is wrong ({_text(row.lower95)})")
+            if exact is None:
+                continue
+            if row.lower95 is not None:
+                bounds, wrong = bounds + 1, wrong + (row.lower95 > exact)
+                if row.lower95 > exact:
+                    found.append(f"- {split}: the 95 % bound of {row.method} is wrong ({_text(row.lower95)})")
+            if row.empirical is not None and not exact <= row.empirical <= (row.serra or row.empirical):
+                found.append(f"- {split}: UPPER BOUNDS OUT OF ORDER")
+    if bounds:
+        found.append(f"- {bounds - wrong} of {bounds} bounds with 95 % hold")
     return found
+
+
+def _known(values: Iterable[float | None]) -> list[float]:
+    return [value for value in values if value is not None]
+
+
+def _spread(values: Iterable[float | None]) -> str:
+    known = _known(values)
+    if not known:
+        return ""
+    ends = "" if len(known) == 1 else f" ({_text(min(known))} to {_text(max(known))}, {len(known)} counted)"
+    return f"{_text(statistics.median(known))}{ends}"
+
+
+def _middle(values: Iterable[float | None]) -> str:
+    known = _known(values)
+    return _text(statistics.median(known)) if known else ""
+
+
+def _seconds(values: Iterable[float | None]) -> str:
+    known = _known(values)
+    return f"{statistics.median(known):.2f}" if known else ""
 
 
 def _text(value: float | None) -> str:
     return "" if value is None else f"{value:,.0f}" if abs(value) < 1e9 else f"{value:.2e}"
-
-
-def plot(rows: Sequence[Row], path: Path) -> None:
-    """Upper bounds, counts and lower bounds per split, on a logarithmic axis."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415 # an optional extra
-    from matplotlib.figure import Figure  # noqa: PLC0415
-
-    splits = list(dict.fromkeys(row.split for row in rows))
-    figure = Figure(figsize=(9, 5), dpi=110)
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    for name, kind, method in (
-        ("montufar", "v", "exact"),
-        ("serra", "v", "exact"),
-        ("empirical", "v", "exact"),
-        ("count", "o", "exact"),
-        ("estimate", "x", "probe"),
-        ("lower95", "^", "probe"),
-        ("lower95", "^", "parity"),
-    ):
-        points = [(splits.index(r.split), getattr(r, name)) for r in rows if r.method == method and getattr(r, name)]
-        label = {"count": "regions (exact)", "estimate": "estimate", "lower95": f"{method}, at least (95 %)"}.get(
-            name, f"{name}, at most"
-        )
-        colour = COLOURS.get(name, COLOURS[method])
-        axes.plot([x for x, _ in points], [y for _, y in points], kind, label=label, color=colour, markersize=7)
-    axes.set_yscale("log")
-    axes.set_xticks(range(len(splits)), splits)
-    axes.set_xlabel("units per layer")
-    axes.set_ylabel("linear regions over [0, 1]^784")
-    axes.grid(axis="y", alpha=0.3)
-    axes.legend(fontsize=8)
-    figure.tight_layout()
-    figure.savefig(path)
