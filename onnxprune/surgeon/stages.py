@@ -129,6 +129,7 @@ class _Clock:
 
     def __init__(self, effort: Effort) -> None:
         self.done, self.steps, self.stages = 0, effort.steps, STAGES
+        self._most = effort.steps
         self._seconds, self._begin, self._stepping, self._choosing = effort.seconds, time.perf_counter(), 0.0, 0.0
 
     @property
@@ -152,5 +153,5 @@ class _Clock:
             self._stepping += time.perf_counter() - begin
             pace = self._stepping / (self.done - TRIAL)
             affordable = self.done + int(max(self.left - self._choosing, 0.0) / max(pace, 1e-9))
-            self.steps = max(self.done, min(self.steps, affordable))
+            self.steps = max(self.done, min(self._most, affordable))
         return loss
