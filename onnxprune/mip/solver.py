@@ -33,7 +33,7 @@ from onnxprune.operators.interval import Array
 SOLVERS = {"highs": "SolverHighs", "cbc": "SolverCbc", "gurobi": "SolverGurobi"}
 """Names of solvers, and the class of python-mip each must turn into."""
 _HINTS = {
-    "highs": 'Install it with: pip install "mip[highs]".',
+    "highs": 'Install it with: pip install "mip[highs]" "highspy<1.16".',
     "cbc": "Reinstall python-mip, or use --solver highs.",
     "gurobi": "Install gurobipy with a licence, or use --solver highs.",
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,11 @@ from onnxprune.surgeon.matching import Matching, Values
 
 Mask = NDArray[np.bool_]
 FIRST, SECOND, EPSILON = 0.9, 0.99, 1e-12
+MOVED = 0.002
+"""By how much the objective grows when every weight of the dense network makes a first step of random sign."""
+TRIED, DRAWS, PROBED = 0.01, 3, 128
+"""Relative step, draws and samples by which that is measured."""
+RATES = (0.0005, 0.2)
 
 
 @dataclass
@@ -60,7 +66,7 @@ class Descent:
             second = self._second.get(name, np.zeros_like(slope))
             self._first[name] = first = FIRST * first + (1 - FIRST) * slope
             self._second[name] = second = SECOND * second + (1 - SECOND) * slope * slope
-            pace = share * self.rate * self._size(name) / (1 - FIRST**self._steps)
+            pace = share * self.rate * _size(self.objective.dense[name]) / (1 - FIRST**self._steps)
             move = pace * first / (np.sqrt(second / (1 - SECOND**self._steps)) + EPSILON)
             changed = (self.values[name] - move).astype(self.values[name].dtype)
             self.values[name] = changed if kept is None else np.where(kept, changed, 0).astype(changed.dtype)
@@ -73,10 +79,32 @@ class Descent:
         taken, self._queue = self._queue[: self.batch], self._queue[self.batch :]
         return np.array(taken)
 
-    def _size(self, name: str) -> float:
-        """Root mean square of what the dense network has in this tensor."""
-        dense = self.objective.dense[name]
-        return float(np.sqrt((dense.astype(np.float64) ** 2).mean())) or 1.0
+
+def first_rate(objective: Matching, seed: int) -> float:
+    """Size of the first steps, relative to each tensor's root mean square, that suits a network.
+
+    The objective is quadratic around the dense network, where it is zero: one step of random signs, as large as the
+    first one of Adam, tells how sensitive the network is, and so how large a step moves it by :data:`MOVED`. Networks
+    of many layers take smaller steps than those of few.
+    """
+    rng = np.random.default_rng([seed, 1])
+    part = objective.data.take(slice(0, PROBED))
+    found = []
+    for _ in range(DRAWS):
+        values = {name: _shaken(dense, rng) for name, dense in objective.dense.items()}
+        found.append(objective.loss(values, part))
+    growth = float(np.mean(found)) / TRIED**2
+    return float(np.clip(math.sqrt(MOVED / growth), *RATES)) if 0 < growth < math.inf else TRIED
+
+
+def _shaken(dense: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
+    signs = rng.integers(0, 2, dense.shape) * 2 - 1
+    return np.asarray((dense + TRIED * _size(dense) * signs).astype(dense.dtype))
+
+
+def _size(dense: NDArray[Any]) -> float:
+    """Root mean square of what the dense network has in a tensor."""
+    return float(np.sqrt((dense.astype(np.float64) ** 2).mean())) or 1.0
 
 
 def cosine(step: int, steps: int) -> float:

@@ -133,7 +133,7 @@ def _choice(
 def _effort(options: PruneOptions, found: Parameters) -> Effort:
     work = 3.0 * options.batch * sum(t.size * t.uses for t in found.targets)
     steps = options.steps or int(np.clip(WORK / work, FEWEST, MOST))
-    return Effort(steps, options.budget, options.batch, options.rate, options.stopped, options.progress, options.seed)
+    return Effort(steps, options.budget, options.batch, options.stopped, options.progress, options.seed)
 
 
 def _polished(

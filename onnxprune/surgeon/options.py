@@ -33,7 +33,6 @@ class PruneOptions:
         steps: Steps of descent; 0: as many as the model's size suggests.
         budget: Seconds of descent at most.
         batch: Samples of one step.
-        rate: Size of the first steps relative to the weights.
         align: Channels stay in multiples of it (units).
         sparse: Store weights as sparse initializers where ONNX Runtime accepts them.
         seed: Of the held-out samples, batches and probes.
@@ -57,7 +56,6 @@ class PruneOptions:
     steps: int = 0
     budget: float = 600.0
     batch: int = 64
-    rate: float = 0.05
     align: int = 8
     sparse: bool = False
     seed: int = 0
@@ -85,7 +83,6 @@ class PruneOptions:
             "steps": (self.steps >= 0, "0 or more"),
             "budget": (0 < self.budget < math.inf, "a number of seconds above 0"),
             "batch": (self.batch >= 1, "1 or more"),
-            "rate": (0 < self.rate <= 1, "a number above 0, at most 1"),
             "align": (self.align in (1, 4, 8, 16), "1, 4, 8 or 16"),
             "seed": (self.seed >= 0, "0 or more"),
             "threads": (self.threads >= 0, "0 or more"),

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxprune.surgeon.descent import Descent, cosine
+from onnxprune.surgeon.descent import Descent, cosine, first_rate
 from onnxprune.surgeon.matching import Matching, Values
 
 Masks = Mapping[str, NDArray[np.bool_]]
@@ -29,7 +29,6 @@ class Effort:
         steps: Steps of descent, over all stages.
         seconds: Fewer stages and steps are made where these would take longer.
         batch: Samples of one step.
-        rate: Size of the first steps relative to the weights.
         stopped: Asked before every step; the last finished stage is the result then.
         progress: Called with a line of text.
         seed: Of batches and probes.
@@ -38,7 +37,6 @@ class Effort:
     steps: int
     seconds: float
     batch: int
-    rate: float
     stopped: Callable[[], bool]
     progress: Callable[[str], None]
     seed: int
@@ -90,11 +88,10 @@ def operate(objective: Matching, choose: Choose, effort: Effort) -> Pruned:
         choose: Selects what stays.
         effort: How long to work.
     """
-    descent = Descent(
-        objective, dict(objective.dense), {}, effort.rate, effort.batch, np.random.default_rng(effort.seed)
-    )
-    best = Pruned(dict(objective.dense), {}, 0.0)
     clock = _Clock(effort)
+    rate, rng = first_rate(objective, effort.seed), np.random.default_rng(effort.seed)
+    descent = Descent(objective, dict(objective.dense), {}, rate, effort.batch, rng)
+    best = Pruned(dict(objective.dense), {}, 0.0)
     stage, stages = 0, STAGES
     while stage < stages:
         if effort.stopped():

@@ -113,6 +113,19 @@ def test_data_may_be_a_folder(folder: Path, run: Any) -> None:
     assert json.loads(ran.out)["calibration"]["held_out"] == 6
 
 
+def test_labels_move_the_result_towards_them(folder: Path, run: Any) -> None:
+    inputs = data(count=200)["x"]
+    np.savez(folder / "other.npz", x=inputs, labels=np.where(inputs[:, 0] > 0, 0, 1))  # not what the model says
+    common = ("--data", "other.npz", "--sparsity", "0.2", "--threads", "1", "--task", "classify")
+    accuracies = []
+    for extra in ((), ("--labels",)):
+        assert run(*common, *extra, "--report", "r.json").code == 0
+        report = json.loads((folder / "r.json").read_text())
+        assert report["calibration"]["labels_used"] == bool(extra)
+        accuracies.append(report["quality"]["accuracy"])
+    assert accuracies[1] > accuracies[0] + 10
+
+
 def test_quiet_prints_nothing(folder: Path, run: Any) -> None:
     ran = run("--data", "data.npz", "--sparsity", "0.5", *QUICK, "-q")
     assert (ran.code, ran.out, ran.err) == (0, "", "")
@@ -201,6 +214,7 @@ MISTAKES: dict[str, tuple[tuple[str, ...], dict[str, str], str]] = {
     "shape of data": (("--data", "wide.npz", *SPARSITY), {}, "shape [17]; the model wants [16]"),
     "name of data": (("--data", "named.npz", *SPARSITY), {}, "unknown ['input'], missing ['x']"),
     "few data": (("--data", "few.npz", *SPARSITY), {}, "5 calibration samples are too few"),
+    "labels that are not there": (("--data", "bare.npz", *SPARSITY, "--labels"), {}, "There are no labels"),
     "align": ((*DATA, "--structure", "units", "--macs", ".5", "--align", "5"), {}, "align cannot be 5"),
     "provider": ((*DATA, *SPARSITY, "--provider", "abacus"), {}, "Provider 'abacus'"),
     "sweep": ((*DATA, "--sweep", "50:98"), {"output": "c"}, "--sweep cannot be '50:98'"),
@@ -222,6 +236,7 @@ def test_mistakes_take_a_line_or_two(
     np.savez("wide.npz", x=np.random.default_rng(0).normal(size=(40, 17)))
     np.savez("named.npz", input=data()["x"])
     np.savez("few.npz", x=data()["x"][:5])
+    np.savez("bare.npz", **data())  # type: ignore[arg-type] # arrays by name
     before = snapshot(folder)
     ran = run(*arguments, **names)
     assert (ran.code, ran.out) == (2, "")

@@ -1,12 +1,13 @@
 import itertools
 
 import numpy as np
+import onnx
 import pytest
 
 from onnxprune.bounds.static import StaticGraph
 from onnxprune.errors import InputError
 from onnxprune.graph.cost import macs
-from onnxprune.surgeon.descent import Descent, cosine
+from onnxprune.surgeon.descent import MOVED, Descent, cosine, first_rate
 from onnxprune.surgeon.kronecker import Curves
 from onnxprune.surgeon.matching import Values
 from onnxprune.surgeon.stages import STAGES, Effort, Masks, operate, share_of
@@ -23,7 +24,6 @@ def effort(**changes: object) -> Effort:
         "steps": 60,
         "seconds": 60.0,
         "batch": 16,
-        "rate": 0.1,
         "stopped": lambda: False,
         "progress": lambda text: None,
         "seed": 0,
@@ -156,3 +156,25 @@ def onnx_values(model: object, name: str) -> np.ndarray:
 
     tensors = {t.name: t for t in model.graph.initializer}  # type: ignore[attr-defined] # a ModelProto
     return np.asarray(onnx.numpy_helper.to_array(tensors[name]))
+
+
+@pytest.mark.parametrize("scale", [0.01, 1.0, 100.0])
+def test_the_first_rate_does_not_depend_on_the_size_of_weights(scale: float) -> None:
+    model, data = mlp(), samples((6,), count=64)
+    values = {t.name: onnx.numpy_helper.to_array(t) for t in model.graph.initializer}
+    scaled = with_values(model, {"w2": np.float32(scale) * values["w2"]})
+    assert first_rate(objective_of(scaled, data)[2], 0) == pytest.approx(
+        first_rate(objective_of(model, data)[2], 0), rel=1e-4
+    )
+
+
+def test_a_first_step_of_random_sign_moves_the_objective_by_what_is_allowed() -> None:
+    _, _, objective = objective_of(convolutions(), samples((3, 6, 6), count=128))
+    rate, rng, losses = first_rate(objective, 0), RNG(7), []
+    for _ in range(200):
+        values = {
+            name: (dense + rate * np.sqrt((dense**2).mean()) * rng.choice([-1, 1], dense.shape)).astype(np.float32)
+            for name, dense in objective.dense.items()
+        }
+        losses.append(objective.loss(values, objective.data))
+    assert 0.3 < np.mean(losses) / MOVED < 3
