@@ -50,6 +50,10 @@ class PruneResult:
     report: Report
     quality: Quality
 
+    def _repr_html_(self) -> str:
+        """The report's summary, for notebooks."""
+        return self.report._repr_html_()
+
 
 def prune(model: ModelLike, data: CalibrationLike, **options: Any) -> PruneResult:
     """Remove weights or units that cancel one another, and refit the rest to the dense model. Changes the function.
@@ -119,12 +123,14 @@ class _Operation:
         quality = compare(dense, pruned, self.held.labels, classify=options.classify, metric=options.metric)
         written, sparse = stored_sparse(final.model, self.feeds, self.provider) if options.sparse else (final.model, ())
         models = {"before": self.dense, "tidied": tidied.model, "after": final.model}
+        timing = self._timing({**models, "after": written})
         report = prune_report(
             source=self.source,
             models=models,
             files={"before": self.source.model, "tidied": tidied.model, "after": written},
             sparse=sparse,
-            costs=self._costs(models, written),
+            costs=self._costs(models, written, timing),
+            latencies=timing.times,
             operated=done,
             final=final,
             quality=quality,
@@ -148,8 +154,9 @@ class _Operation:
             lambda model: self._cleaned(model, only=CLEANING).model,
         )
 
-    def _costs(self, models: Mapping[str, onnx.ModelProto], written: onnx.ModelProto) -> dict[str, Cost]:
-        timing = self._timing({**models, "after": written})
+    def _costs(
+        self, models: Mapping[str, onnx.ModelProto], written: onnx.ModelProto, timing: Timing
+    ) -> dict[str, Cost]:
         costs = {name: cost(model, self.shapes) for name, model in models.items()}
         costs["before"].bytes = byte_size(self.source.model)
         for name, found in costs.items():

@@ -7,13 +7,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
 import onnx
+from numpy.typing import NDArray
 
 from onnxprune.graph.cost import Cost
 from onnxprune.graph.files import Source, fingerprint, standard_opset
 from onnxprune.pipeline import Reduced
 from onnxprune.protobuf import LIMIT, byte_size
 from onnxprune.report import Report
+from onnxprune.report.details import Details
 from onnxprune.surgeon.latency_budget import LatencyBudget
 from onnxprune.surgeon.memory import Memory
 from onnxprune.surgeon.methods import Operated
@@ -32,6 +35,7 @@ def prune_report(
     files: Mapping[str, onnx.ModelProto],
     sparse: Sequence[str],
     costs: Mapping[str, Cost],
+    latencies: Mapping[str, NDArray[np.float64]],
     operated: Operated,
     final: Reduced,
     quality: Quality,
@@ -50,6 +54,7 @@ def prune_report(
         files: The same as they are stored: with sparse tensors, where there are any.
         sparse: Names of the tensors that are sparse in the result.
         costs: Of these.
+        latencies: Milliseconds of single runs under the same names.
         operated: New parameters and how they were found.
         final: The result, with what the lossless passes took out.
         quality: Comparison on held-out samples.
@@ -96,7 +101,8 @@ def prune_report(
             "seconds": round(seconds, 2),
             "speed": speed_sentence(options.structure, costs, removed, bool(sparse)),
             "notes": [*operated.notes, *_notes(options, operated, costs, latency, labelled, sparse)],
-        }
+        },
+        Details(latencies=latencies),
     )
 
 

@@ -13,7 +13,7 @@ from onnxprune.surgeon.selection.arrays import Array, Index, Mask
 
 _BLOCK = 64
 """Steps whose rank-one terms go into the matrices together."""
-_MEMORY = 1 << 25
+MEMORY = 1 << 25
 """Bytes of matrices for the rows treated together."""
 _SHRINK = 0.85
 """Share of columns still there at which the others are taken out of the matrices."""
@@ -32,7 +32,7 @@ def eliminate(
     """Choose ``count`` pivots in every row.
 
     Args:
-        shared: Shape (d, d), positive definite.
+        shared: Shape (d, d), or (rows, d, d) for rows with matrices of their own; positive definite.
         values: Shape (rows, d).
         count: Steps.
         first: Shape (rows, d), True for pivots that come before all others.
@@ -47,10 +47,11 @@ def eliminate(
     order, scores = np.zeros((rows, count), dtype=np.intp), np.zeros((rows, count))
     none = np.zeros((rows, size), dtype=np.bool_)
     first, never = none if first is None else first, none if never is None else never
-    together = max(1, _MEMORY // max(8 * size * size, 1))
+    together = max(1, MEMORY // max(8 * size * size, 1))
     for start in range(0, rows, together):
         part = slice(start, start + together)
-        elimination = _Elimination(shared, values[part], first[part], never[part], group, largest)
+        matrices = shared if shared.ndim == 2 else shared[part]
+        elimination = _Elimination(matrices, values[part], first[part], never[part], group, largest)
         for number in range(count):
             order[part, number], scores[part, number] = elimination.step()
     return order, scores
@@ -68,7 +69,7 @@ class _Elimination:
         self.names = np.broadcast_to(np.arange(size), (rows, size)).copy()
         self.matrix = np.broadcast_to(shared, (rows, size, size)).copy()
         self.values = values.copy()
-        self.diagonal = np.broadcast_to(np.diag(shared), (rows, size)).copy()
+        self.diagonal = np.broadcast_to(np.diagonal(shared, axis1=-2, axis2=-1), (rows, size)).copy()
         self.rank = np.where(never, np.inf, np.where(first, -np.inf, 0.0))  # added to every score
         self.alive = np.ones((rows, size), dtype=np.bool_)
         self.terms = np.zeros((rows, _BLOCK, size))

@@ -13,12 +13,18 @@ Either is a Cholesky factorisation whose pivots follow another rule than the lar
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from onnxprune.surgeon.selection.arrays import Array, Floats, Index, Mask, damped, inverse
-from onnxprune.surgeon.selection.elimination import eliminate
+from onnxprune.surgeon.selection.elimination import MEMORY, eliminate
+
+_FEW = 0.6
+"""Share of the weights of a row below which its elimination starts from those that are left."""
+_SIMILAR = 0.7
+"""Least share of the most weights left in rows that are treated together."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +33,8 @@ class Removals:
 
     Attributes:
         order: Shape (rows, steps), index of the weight removed in each step.
-        costs: Shape (rows, steps + 1), refit cost ``1/2 w_P' (M_PP)^-1 w_P`` with so many removed; never falls.
+        costs: Shape (rows, steps + 1), refit cost ``1/2 w_P' (M_PP)^-1 w_P`` with so many removed; never falls. Where
+            some were removed before, only what all of them cost together is known: less than that before the last.
         size: Weights per row.
     """
 
@@ -95,9 +102,42 @@ def greedy_removals(
     """
     old = np.asarray(weights, dtype=np.float64)
     forced = np.zeros(old.shape, dtype=np.bool_) if removed is None else removed
-    matrix = inverse(damped(np.asarray(moments, dtype=np.float64), ridge))
-    order, costs = eliminate(matrix, old, count, first=forced, group=group)
+    system = damped(np.asarray(moments, dtype=np.float64), ridge)
+    order, costs = np.zeros((len(old), count), dtype=np.intp), np.zeros((len(old), count))
+    left = old.shape[1] - forced.sum(axis=1)
+    few = left < (_FEW * old.shape[1] if group is None else 0)
+    if not few.all():
+        rest = np.flatnonzero(~few)
+        order[rest], costs[rest] = eliminate(inverse(system), old[rest], count, first=forced[rest], group=group)
+    for part in _alike(left, np.flatnonzero(few)):
+        order[part], costs[part] = _among(system, old[part], forced[part], count)
     return Removals(order, np.cumsum(np.pad(costs, ((0, 0), (1, 0))), axis=1), old.shape[1])
+
+
+def _alike(left: Index, rows: Index) -> Iterator[Index]:
+    """Rows with about as many weights left, and no more of them at a time than memory allows."""
+    rows = rows[np.argsort(left[rows], kind="stable")[::-1]]
+    while len(rows):
+        most = max(int(left[rows[0]]), 1)
+        together = min(max(1, MEMORY // (8 * most * most)), int((left[rows] > _SIMILAR * most).sum() or 1))
+        yield rows[:together]
+        rows = rows[together:]
+
+
+def _among(system: Array, weights: Array, removed: Mask, count: int) -> tuple[Index, Array]:
+    """Order and added costs of removals in rows where few weights are left: starting from these."""
+    order = np.argsort(removed, axis=1, kind="stable")
+    width = int((~removed).sum(axis=1).max(initial=0))
+    inside, outside = order[:, :width], order[:, width:]
+    matrices = np.linalg.inv(system[inside[:, :, None], inside[:, None, :]])
+    images = weights @ system
+    aims = np.take_along_axis(images, inside, axis=1)
+    values = np.matmul(matrices, aims[:, :, None])[:, :, 0]
+    first = np.take_along_axis(removed, inside, axis=1)
+    chosen, costs = eliminate(matrices, values, count - outside.shape[1], first=first)
+    before = np.zeros(outside.shape)
+    before[:, -1:] = np.maximum(((images * weights).sum(axis=1) - (aims * values).sum(axis=1)) / 2, 0)[:, None]
+    return np.hstack([outside, np.take_along_axis(inside, chosen, axis=1)]), np.hstack([before, costs])
 
 
 def greedy_additions(

@@ -13,6 +13,7 @@ from onnxprune.errors import InputError
 from onnxprune.surgeon.selection import (
     elimination,
     follows_pattern,
+    greedy,
     greedy_additions,
     greedy_removals,
     pattern_removals,
@@ -49,7 +50,7 @@ def test_blocks_and_shrinking_change_nothing(monkeypatch: pytest.MonkeyPatch, to
     monkeypatch.setattr(elimination, "_BLOCK", 1)
     plain, plainly_added = greedy_removals(h, w, 80), greedy_additions(h, w, 80)
     monkeypatch.setattr(elimination, "_BLOCK", 7)
-    monkeypatch.setattr(elimination, "_MEMORY", together)
+    monkeypatch.setattr(elimination, "MEMORY", together)
     found, added = greedy_removals(h, w, 80), greedy_additions(h, w, 80)
     assert (found.order == plain.order).all()
     assert (added.order == plainly_added.order).all()
@@ -68,6 +69,23 @@ def test_what_is_gone_goes_first_and_stays_away() -> None:
     assert found.order[1, 0] == 7
     assert np.allclose(found.costs[:, -1], refit_cost(h, w, found.mask(5), ridge=RIDGE))
     assert not (greedy_additions(h, w, 5, removed=gone, ridge=RIDGE).mask(5) & gone).any()
+
+
+@pytest.mark.parametrize("memory", [1, 1 << 25])
+def test_starting_from_the_few_that_are_left_changes_nothing(monkeypatch: pytest.MonkeyPatch, memory: int) -> None:
+    rng = np.random.default_rng(2)
+    h, w = moments(rng, 40), rng.normal(size=(30, 40))
+    gone = rng.random((30, 40)) < np.linspace(0.2, 1, 30)[:, None]
+    monkeypatch.setattr(greedy, "_FEW", 0)
+    slow = greedy_removals(h, w, 40, removed=gone, ridge=RIDGE)
+    monkeypatch.setattr(greedy, "_FEW", 2)
+    monkeypatch.setattr(greedy, "MEMORY", memory)
+    quick = greedy_removals(h, w, 40, removed=gone, ridge=RIDGE)
+    for row, count in enumerate(gone.sum(axis=1)):
+        assert set(quick.order[row, :count]) == set(np.flatnonzero(gone[row]))
+        assert (quick.order[row, count:] == slow.order[row, count:]).all()
+        np.testing.assert_allclose(quick.costs[row, count:], slow.costs[row, count:], rtol=1e-8)
+    assert (np.diff(quick.costs) >= -1e-12).all()
 
 
 @given(seeds, st.integers(1, 19), st.sampled_from([(2, 4), (1, 4), (4, 8), (3, 4), (0, 2)]))
