@@ -24,10 +24,12 @@ from onnxprune.surgeon.targets import Parameters, parameters, working_model
 from onnxprune.surgeon.units import Channels, UnitChoice
 from onnxprune.surgeon.weights import Budgets, PatternChoice, WeightChoice
 
-WORK = 1e13
+WORK = 2.4e12
 """Multiply-adds of all steps together, unless the number of steps is given."""
-FEWEST, MOST = 300, 4000
-"""Steps at least and at most."""
+FEWEST, STEPS, MOST = 300, 600, 2500
+"""Steps at least, worth a smaller batch, and at most."""
+BATCHES = (16, 64)
+"""Samples of one step at least and at most."""
 POLISHED = 2e9
 """Multiply-adds of one pass over the samples up to which a network is polished."""
 
@@ -131,9 +133,10 @@ def _choice(
 
 
 def _effort(options: PruneOptions, found: Parameters) -> Effort:
-    work = 3.0 * options.batch * sum(t.size * t.uses for t in found.targets)
-    steps = options.steps or int(np.clip(WORK / work, FEWEST, MOST))
-    return Effort(steps, options.budget, options.batch, options.stopped, options.progress, options.seed)
+    runs = WORK / (3.0 * sum(t.size * t.uses for t in found.targets))
+    batch = int(np.clip(runs / STEPS, *BATCHES))
+    steps = options.steps or int(np.clip(runs / batch, FEWEST, MOST))
+    return Effort(steps, options.budget, batch, options.stopped, options.progress, options.seed)
 
 
 def _polished(

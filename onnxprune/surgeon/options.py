@@ -32,7 +32,6 @@ class PruneOptions:
         samples: Calibration samples used at most.
         steps: Steps of descent; 0: as many as the model's size suggests.
         budget: Seconds of descent at most.
-        batch: Samples of one step.
         align: Channels stay in multiples of it (units).
         sparse: Store weights as sparse initializers where ONNX Runtime accepts them.
         seed: Of the held-out samples, batches and probes.
@@ -55,7 +54,6 @@ class PruneOptions:
     samples: int = 10_000
     steps: int = 0
     budget: float = 600.0
-    batch: int = 64
     align: int = 8
     sparse: bool = False
     seed: int = 0
@@ -82,7 +80,6 @@ class PruneOptions:
             "samples": (self.samples >= 1, "1 or more"),
             "steps": (self.steps >= 0, "0 or more"),
             "budget": (0 < self.budget < math.inf, "a number of seconds above 0"),
-            "batch": (self.batch >= 1, "1 or more"),
             "align": (self.align in (1, 4, 8, 16), "1, 4, 8 or 16"),
             "seed": (self.seed >= 0, "0 or more"),
             "threads": (self.threads >= 0, "0 or more"),

@@ -88,6 +88,22 @@ def test_the_report_is_plain_and_says_that_the_function_changes(ninety: PruneRes
     assert content["notes"] == []
 
 
+def test_published_methods_look_at_weights_as_they_were_trained() -> None:
+    rng = np.random.default_rng(0)
+    kernels = rng.permutation(np.arange(1, 5))[:, None, None, None] * np.ones((4, 2, 1, 1))
+    statistics = {"b": np.zeros(4), "m": np.zeros(4), "v": np.ones(4)}
+    scale = 100.0 ** -kernels[:, 0, 0, 0]  # folded into the kernels it would turn their order round
+    values = {"w": kernels, "s": scale, **statistics}
+    body = "c = Conv(x, w)  y = BatchNormalization(c, s, b, m, v)"
+    model = parse(
+        body, "float[N,2,3,3] x", "float[N,4,3,3] y", weights={k: v.astype(np.float32) for k, v in values.items()}
+    )
+    inputs = {"x": rng.normal(size=(40, 2, 3, 3)).astype(np.float32)}
+    found = pruned(model, inputs, sparsity=0.5, method="magnitude")
+    answers = run(found.model, inputs)[0]
+    assert [bool(answers[:, channel].any()) for channel in range(4)] == (kernels[:, 0, 0, 0] > 2).tolist()
+
+
 def test_the_seed_decides_and_the_original_stays() -> None:
     model = dense_model()
     before = model.SerializeToString()
