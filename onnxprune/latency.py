@@ -25,6 +25,10 @@ class Timing:
         """The 20 % quantile: what the model takes when nothing else disturbs it much."""
         return float(np.quantile(self.times[name], 0.2))
 
+    def staged(self, result: str) -> Timing:
+        """The original, the tidied model and, as ``after``, the one that is handed out."""
+        return Timing({"before": self.times["before"], "tidied": self.times["tidied"], "after": self.times[result]})
+
     def slower(self, name: str, other: str) -> bool:
         """Whether one model is slower than another beyond noise, round by round and in what is typical."""
         paired = float(np.median(self.times[name] / self.times[other]))

@@ -20,17 +20,18 @@ from onnxprune.graph.cost import Cost, cost, macs
 from onnxprune.graph.files import ModelLike, Source, fingerprint, load, size_on_disk
 from onnxprune.graph.graph import Graph, label
 from onnxprune.graph.groups import ChannelGroups
-from onnxprune.latency import measure
+from onnxprune.latency import Timing, measure
 from onnxprune.operators import Axis
 from onnxprune.options import Options, from_keywords
 from onnxprune.pass_api import Exactness, Pass
 from onnxprune.pass_registry import select
 from onnxprune.pipeline import Pipeline, Reduced, check_model
 from onnxprune.protobuf import byte_size
+from onnxprune.report.annotation import annotated
 from onnxprune.report.build import Report, build_report
 from onnxprune.runtime import choose_provider
 from onnxprune.samples import input_specs
-from onnxprune.stability import Plan, Proofs
+from onnxprune.stability import Plan, Proofs, unit_states
 from onnxprune.stability.cascade import prove
 from onnxprune.validate import Outcome, Validator
 from onnxprune.witness import Observed, corner_feeds, observe
@@ -64,6 +65,10 @@ class Result:
     source: Source
     outcome: Outcome
     certificate: Made | None = None
+
+    def _repr_html_(self) -> str:
+        """The report's summary, for notebooks."""
+        return self.report._repr_html_()
 
 
 def optimize(model: ModelLike, domain: Domain | str | Sequence[str] | None = None, **options: Any) -> Result:
@@ -140,6 +145,10 @@ class _Job:
         outcome = Outcome(len(self.validator.feeds))
         if modified:
             final.model = self._with_metadata(final.model, align)
+            if self.options.annotate:
+                baseline, proofs = self.baseline, self.proofs
+                layers = unit_states(baseline.graph, baseline.groups, proofs.bounds, proofs.switching)
+                final.model = annotated(final.model, layers, final.kept)
             self.options.progress("validating the result")
             outcome = self.validator.check(final.model)
         made = self._certified(tidied.model, final.model) if self.options.certificate else None
@@ -147,6 +156,7 @@ class _Job:
             source=self.source,
             domain=self.domain,
             costs=self._costs(tidied.model, final.model, timing),
+            latencies=timing.times,
             baseline=self.baseline,
             proofs=self.proofs,
             final=final,
@@ -243,7 +253,7 @@ class _Job:
             )
         return {name: frozenset(range(layers[name])) for name in self.options.keep}
 
-    def _reduce(self, tidied: Reduced) -> tuple[Reduced, int, dict[str, float]]:
+    def _reduce(self, tidied: Reduced) -> tuple[Reduced, int, Timing]:
         """Remove everything removable, choose the alignment, and apply the latency gate."""
         rest = self.passes  # tidy again, too: what is cut may leave equal initializers behind
         full = self.pipeline.run(tidied, rest, self.kept_nodes)
@@ -252,16 +262,16 @@ class _Job:
         measuring = self.options.align == "auto" and self.options.goal == "latency"
         if touched and measuring and recorded == alignment.REJECTED:
             self.notes.append("An earlier run found the smaller model slower; --goal size hands it out.")
-            return tidied, recorded, {}
+            return tidied, recorded, Timing({})
         if touched and measuring and recorded is not None:
             again = self._aligned(tidied, rest, full, recorded)
             if not _touched(again):
-                return again, recorded, {}
+                return again, recorded, Timing({})
         if self.options.goal == "size":
             multiple = 1 if self.options.align == "auto" else self.options.align
-            return (self._aligned(tidied, rest, full, multiple) if touched else full), multiple, {}
+            return (self._aligned(tidied, rest, full, multiple) if touched else full), multiple, Timing({})
         if not full.modified or self.options.stopped():
-            return full, 1, {}
+            return full, 1, Timing({})
         multiples = alignment.MULTIPLES if self.options.align == "auto" else (self.options.align,)
         return self._fastest(tidied, rest, full, multiples if touched else ())
 
@@ -282,7 +292,7 @@ class _Job:
 
     def _fastest(
         self, tidied: Reduced, passes: Sequence[Any], full: Reduced, multiples: Sequence[int]
-    ) -> tuple[Reduced, int, dict[str, float]]:
+    ) -> tuple[Reduced, int, Timing]:
         """Measure the variants against each other, the tidied and the original model."""
         variants: dict[int, Reduced] = {}
         for multiple in multiples:
@@ -304,17 +314,17 @@ class _Job:
         figures = {name: timing.typical(name) for name in models}
         best = self._choose(variants, {multiple: figures[str(multiple)] for multiple in variants})
         if best is not None and not any(timing.slower(str(best), other) for other in ("before", "tidied")):
-            return variants[best], best, {**figures, "after": figures[str(best)]}
+            return variants[best], best, timing.staged(str(best))
         if best is not None:
             self.notes.append(
                 f"The smaller model is slower ({figures[str(best)]:.3g} ms, tidied {figures['tidied']:.3g} ms) and was "
                 "not used; --goal size hands it out."
             )
         if tidied.modified and (_same_nodes(tidied.model, self.source.model) or not timing.slower("tidied", "before")):
-            return tidied, alignment.REJECTED if variants else 1, {**figures, "after": figures["tidied"]}
+            return tidied, alignment.REJECTED if variants else 1, timing.staged("tidied")
         if tidied.modified:
             self.notes.append("Tidying made the model slower; the original is handed back.")
-        return Reduced(self.source.model), 1, {**figures, "after": figures["before"]}
+        return Reduced(self.source.model), 1, timing.staged("before")
 
     def _choose(self, variants: Mapping[int, Reduced], times: Mapping[int, float]) -> int | None:
         """The fastest variant; among those within noise of it the smallest, after a numeric check."""
@@ -344,11 +354,11 @@ class _Job:
         onnx.helper.set_model_props(result, entries)
         return result
 
-    def _costs(self, tidied: onnx.ModelProto, final: onnx.ModelProto, timing: Mapping[str, float]) -> dict[str, Cost]:
+    def _costs(self, tidied: onnx.ModelProto, final: onnx.ModelProto, timing: Timing) -> dict[str, Cost]:
         costs = {}
         for name, model in (("before", self.source.model), ("tidied", tidied), ("after", final)):
             costs[name] = cost(model, self.validator.shapes)
-            costs[name].latency_ms = timing.get(name)
+            costs[name].latency_ms = timing.typical(name) if name in timing.times else None
         if self.source.path is not None:
             costs["before"].bytes = size_on_disk(self.source)
         # tidying keeps every multiply-add, but lets shape inference see more of them

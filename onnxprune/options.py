@@ -44,6 +44,7 @@ class Options:
     executor: Executor | None = None
     remember: bool = True
     certificate: bool = False
+    annotate: bool = False
     progress: Progress = lambda _: None
     stopped: Callable[[], bool] = lambda: False
 

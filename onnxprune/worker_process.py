@@ -20,7 +20,8 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 PORTABLE = "Use a function of an importable module and plain data, or jobs=1."
-_THREADS = ("OMP_NUM", "OPENBLAS_NUM", "MKL_NUM", "BLIS_NUM", "NUMEXPR_NUM", "VECLIB_MAXIMUM")
+THREADS = ("OMP_NUM", "OPENBLAS_NUM", "MKL_NUM", "BLIS_NUM", "NUMEXPR_NUM", "VECLIB_MAXIMUM")
+"""With _THREADS at their ends, the variables that libraries for linear algebra read when they load."""
 _KILL_SECONDS = 5.0
 
 
@@ -218,7 +219,7 @@ def _follow_parent() -> None:
 @contextlib.contextmanager
 def _one_thread() -> Iterator[None]:
     """What is started inside uses one thread for linear algebra: libraries read these variables when they load."""
-    names = [f"{name}_THREADS" for name in _THREADS]
+    names = [f"{name}_THREADS" for name in THREADS]
     before = {name: os.environ.get(name) for name in names}
     os.environ.update(dict.fromkeys(names, "1"))
     try:

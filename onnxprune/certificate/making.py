@@ -23,7 +23,7 @@ from onnxprune.graph.graph import Graph
 from onnxprune.operators import Interval as Known
 from onnxprune.samples import input_specs
 from onnxprune.verify.certificate import Certificate, Claims
-from onnxprune.verify.checker import Verdict, check
+from onnxprune.verify.checker import Verdict, check, without_word
 from onnxprune.verify.evidence import Constraint, Evidence, Step
 from onnxprune.verify.forward import Forward, Given
 from onnxprune.verify.meanings import meaning
@@ -31,7 +31,7 @@ from onnxprune.verify.network import Network
 from onnxprune.verify.numbers import Interval
 from onnxprune.verify.reasons import Rejected
 from onnxprune.verify.relation import Relation, Side, Walk
-from onnxprune.verify.states import states
+from onnxprune.verify.states import states, with_kinds
 from onnxprune.verify.terms import Indices
 
 Floats = NDArray[np.float64]
@@ -99,10 +99,11 @@ def make(wanted: Wanted) -> Made:
     plain = Forward(before, inputs).run()
     other = Forward(after, inputs, finite=False).run()
     hoped, images = _hoped(wanted, before, inputs, plain)
-    search = Search(Side(before, hoped, False), Side(after, other, False), {}, {})
-    search.run()
-    anchors, open_rows = search.found, search.open_rows
-    walks, unsure = _needs_of(before, after, hoped, other, search)
+    try:
+        search, walks, unsure = _related(before, after, hoped, other)
+    except Rejected:  # a smaller model's intervals can be narrower: perhaps linear bounds are as narrow
+        hoped = _sharpened(wanted, before, inputs, hoped)
+        search, walks, unsure = _related(before, after, hoped, other)
     prover = _prover(wanted, before, inputs, _entries(before, hoped, walks), wanted.original)
     prover.run()
     second = _prover(wanted, after, inputs, _rows_of(after, unsure), wanted.optimized, finite=False)
@@ -115,8 +116,8 @@ def make(wanted: Wanted) -> Made:
         constraints=_constraints(wanted.domain),
         steps=tuple(steps),
         steps_optimized=tuple(second.steps),
-        anchors=dict(anchors),
-        open_rows=dict(open_rows),
+        anchors=dict(search.found),
+        open_rows=dict(search.open_rows),
         claims=(),
         deviation={},
         rounding={},
@@ -167,9 +168,14 @@ def _hoped(
 
 
 def _met(plain: Interval, known: Known) -> Interval:
+    return _narrowed(plain, Interval.of(known.lower, known.upper))
+
+
+def _narrowed(plain: Interval, known: Interval) -> Interval:
+    """The better of two bounds, the first where they contradict each other."""
     if known.ndim not in (0, plain.ndim):
         return plain
-    low, high = np.maximum(plain.low, known.lower), np.minimum(plain.high, known.upper)
+    low, high = np.maximum(plain.low, known.low), np.minimum(plain.high, known.high)
     apart = low > high  # folded constants are rounded: a constant of the one model need not be that of the other
     return Interval.of(np.where(apart, plain.low, low), np.where(apart, plain.high, high))
 
@@ -185,18 +191,35 @@ class _Dry(Relation):
         self.unsure[source] |= {int(row) for row in rows}
 
 
-def _needs_of(
-    before: Network,
-    after: Network,
-    hoped: Mapping[str, Interval],
-    other: Mapping[str, Interval],
-    search: Search,
-) -> tuple[list[Walk], dict[str, set[int]]]:
-    """Activations that were passed, and rows of the optimized model that have to be stably active."""
+def _related(
+    before: Network, after: Network, hoped: Mapping[str, Interval], other: Mapping[str, Interval]
+) -> tuple[Search, list[Walk], dict[str, set[int]]]:
+    """What stands for what, activations that were passed, and rows of the result that have to be stably active.
+
+    Raises:
+        Rejected: The result is not found to follow, even if the bounds hold.
+    """
+    search = Search(Side(before, hoped, False), Side(after, other, False), {}, {})
+    search.run()
     dry = _Dry(Side(before, hoped, False), Side(after, other, False), search.found, search.open_rows)
     dry.precise = np.inf
     dry.run()
-    return dry.walks, dry.unsure
+    return search, dry.walks, dry.unsure
+
+
+def _sharpened(
+    wanted: Wanted, before: Network, inputs: Mapping[str, Interval], hoped: Mapping[str, Interval]
+) -> dict[str, Interval]:
+    """The better of bounds that are hoped for and linear ones."""
+    needs: dict[Need, set[int]] = defaultdict(set)
+    for node in before.nodes:
+        told = meaning(Given(node, before, hoped, False))
+        shape = before.sample(node.inputs[0]) if told is not None and told.straight is not None else None
+        if told is not None and told.straight is not None and shape:
+            _note(needs, before, node.inputs[0], 0, np.arange(shape[0]), told.straight)
+            _note(needs, before, node.inputs[0], 0, np.arange(shape[0]), told.straight[::-1])
+    linear = Prover(before, inputs, merged(needs), lambda _: None, stopped=wanted.enough, light=True).run()
+    return {name: _narrowed(linear[name], found) for name, found in hoped.items()}
 
 
 def _entries(before: Network, hoped: Mapping[str, Interval], walks: Sequence[Walk]) -> dict[Need, Indices]:
@@ -268,7 +291,7 @@ def _prover(
             made.append(StaticGraph(Graph(model)))
         return Relaxations.over(made[0], wanted.domain, bounds)
 
-    return Prover(net, inputs, needs, relaxations, wanted.enough, finite)
+    return Prover(net, inputs, needs, relaxations, _constraints(wanted.domain), wanted.enough, finite)
 
 
 def _taken_on_trust(prover: Prover, net: Network, wanted: Wanted, images: Mapping[str, str]) -> list[Step]:
@@ -287,7 +310,7 @@ def _taken_on_trust(prover: Prover, net: Network, wanted: Wanted, images: Mappin
         held = high <= knot if upper else low >= knot
         if not held.all() or wanted.trust == "certified":
             raise Rejected(f"no evidence was found for {len(entries)} bounds on {tensor}")
-        steps.append(Step(tensor, upper, entries, np.full(len(entries), knot), "mip", "solver"))
+        steps.append(Step(tensor, upper, entries, np.full(len(entries), knot), "solver"))
     return steps
 
 
@@ -303,9 +326,11 @@ def _with_claims(draft: Certificate, before: Network, after: Network, inputs: Ma
     side = Side(before, bounds, False)
     relation = Relation(side, Side(after, other, False), draft.anchors, draft.open_rows)
     forms = relation.run()
-    claims = [claim for walk in relation.walks for claim in _claims(side, walk, draft.steps)]
+    certified = Side(before, without_word(before, inputs, draft, exact=False), False) if evidence[0].solver else side
+    claims = [claim for walk in relation.walks for claim in _claims(side, certified, walk, draft.steps)]
     return replace(
         draft,
+        open_rows={name: rows for name, rows in draft.open_rows.items() if name in relation.opened},
         claims=tuple(claims),
         deviation={name: float(form.deviation) * (1 + ROOM) for name, form in forms.items()},
         rounding={name: float(form.rounding) * (1 + ROOM) for name, form in forms.items()},
@@ -325,35 +350,13 @@ def _stated(evidence: Evidence) -> tuple[Step, ...]:
     return tuple(found)
 
 
-def _claims(side: Side, walk: Walk, steps: Sequence[Step]) -> list[Claims]:
+def _claims(side: Side, certified: Side, walk: Walk, steps: Sequence[Step]) -> list[Claims]:
     """States of an activation's rows, by what proved them."""
-    how = _methods(side.net, walk, steps)
     found = []
-    for item in states(side, walk):
-        kinds = (
-            [("none", "certified")] * len(item.units) if item.state == "unread" else [how[int(u)] for u in item.units]
-        )
-        for kind in dict.fromkeys(kinds):
-            which = np.array([k == kind for k in kinds])
+    for item in with_kinds(states(side, walk), walk, certified, steps):
+        for kind in dict.fromkeys(item.kinds):
+            part = item.only(np.array([k == kind for k in item.kinds]))
             sign = -1.0 if item.state == "active" else 1.0
-            bounds = sign * loosened(sign * item.bounds[which])
-            found.append(
-                Claims(walk.source, walk.result, item.state, item.units[which], bounds, item.margins[which], *kind)
-            )
+            bounds = sign * loosened(sign * part.bounds)
+            found.append(Claims(walk.source, walk.result, item.state, part.units, bounds, part.margins, *kind))
     return found
-
-
-def _methods(net: Network, walk: Walk, steps: Sequence[Step]) -> dict[int, tuple[str, str]]:
-    """Per row the strongest method that its bounds needed, and the trust that goes with it."""
-    order = ["interval", "linear", "split", "lp", "mip"]
-    shape = net.sample(walk.source) or ()
-    count = len(walk.kept) + len(walk.handed) + len(walk.gone)
-    how = dict.fromkeys(range(count), ("interval", "certified"))
-    for step in steps:
-        if step.tensor != walk.source or not shape:
-            continue
-        rows = np.unique(np.unravel_index(step.entries, shape)[walk.axis])
-        for row in rows.tolist():
-            if order.index(step.method) >= order.index(how[row][0]):
-                how[row] = (step.method, step.trust)
-    return how

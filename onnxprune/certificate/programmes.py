@@ -77,7 +77,7 @@ class Relaxations:
         result = layer.bound(entry, sign, SECONDS)
         if result.bound <= 0:
             leaves = (Leaf((), self._multipliers(layer, result.duals)),)
-            return self._step(tensor, upper, entry, knot, "lp", leaves)
+            return self._step(tensor, upper, entry, knot, leaves)
         if not self.trees or not result.optimal:
             return None
         found = branch(layer, entry, sign, TREE)
@@ -87,10 +87,10 @@ class Relaxations:
             Leaf(tuple(self._phase(phase) for phase in phases), self._multipliers(layer, duals))
             for phases, duals in zip(found.leaves, found.duals, strict=True)
         )
-        return self._step(tensor, upper, entry, knot, "lp", cases)
+        return self._step(tensor, upper, entry, knot, cases)
 
-    def _step(self, tensor: str, upper: bool, entry: int, knot: float, method: str, leaves: tuple[Leaf, ...]) -> Step:
-        return Step(tensor, upper, np.array([entry]), np.array([knot]), method, rule="boxed", leaves=leaves)
+    def _step(self, tensor: str, upper: bool, entry: int, knot: float, leaves: tuple[Leaf, ...]) -> Step:
+        return Step(tensor, upper, np.array([entry]), np.array([knot]), rule="boxed", leaves=leaves)
 
     def _phase(self, phase: tuple[int, int, bool]) -> Phase:
         place = self.unrolled.places[phase[0]]

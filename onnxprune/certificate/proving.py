@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -19,7 +19,7 @@ from onnxprune.certificate.splitting import cuts_for
 from onnxprune.verify.backward import RULES, Backward, bent
 from onnxprune.verify.cases import Cuts
 from onnxprune.verify.curves import CURVES, curve
-from onnxprune.verify.evidence import Step, one_hot
+from onnxprune.verify.evidence import Constraint, Evidence, Step, one_hot
 from onnxprune.verify.forward import Forward, Given
 from onnxprune.verify.network import Network
 from onnxprune.verify.numbers import Interval
@@ -53,7 +53,10 @@ class Prover:
         inputs: Bounds on its inputs.
         needs: Entries, by what is needed of them.
         relaxations: Linear programmes over the model; None where it cannot be written as one.
+        constraints: Of the domain.
         stopped: Whether time is up.
+        finite: Whether every value is known to be finite.
+        light: Whether to stop at linear bounds, and at those where they take long.
         steps: The result.
         open: Needs that nothing proved.
     """
@@ -62,8 +65,10 @@ class Prover:
     inputs: Mapping[str, Interval]
     needs: Mapping[Need, Indices]
     relaxations: Callable[[Mapping[str, Interval]], Relaxations | None]
+    constraints: Sequence[Constraint] = ()
     stopped: Callable[[], bool] = lambda: False
     finite: bool = True
+    light: bool = False
     steps: list[Step] = field(default_factory=list)
     open: dict[Need, Indices] = field(default_factory=dict)
     seconds: float = 0.0
@@ -117,8 +122,9 @@ class Prover:
             return None
         low, high = (np.array(np.broadcast_to(end, shape)).reshape(-1) for end in known[name].floats())
         self._linear(name, known, shape, low, high, knots, smooth=smooth)
-        self._by_cuts(name, known, shape, low, high)
-        self._by_duals(name, {**known, name: _interval(known[name], low, high, shape)}, low, high)
+        if not self.light:
+            self._by_cuts(name, known, shape, low, high)
+            self._by_duals(name, {**known, name: _interval(known[name], low, high, shape)}, low, high)
         left = self._missing({name: _interval(known[name], low, high, shape), **_others(self.needs, name, known)})
         self.open |= {need: entries for need, entries in left.items() if need.tensor == name}
         return _interval(known[name], low, high, shape)
@@ -160,6 +166,8 @@ class Prover:
         for knot in knots:
             crossing |= (low < knot) & (high > knot)
         if self._cost(name) * crossing.sum() > ROWS:
+            if self.light:
+                return
             wanted = [entries for need, entries in self.needs.items() if need.tensor == name]
             mask = np.zeros(len(low), dtype=bool)
             mask[np.concatenate([*wanted, np.zeros(0, np.int64)]).astype(np.int64)] = True
@@ -178,7 +186,7 @@ class Prover:
                 chosen = np.flatnonzero(good & (choice == number))
                 if len(chosen):
                     bounds = loosened(best[chosen]) * (1 if upper else -1)
-                    self.steps.append(Step(name, upper, entries[chosen], bounds, "linear", rule=rule))
+                    self.steps.append(Step(name, upper, entries[chosen], bounds, rule=rule))
                     _tighten(low, high, entries[chosen], best[chosen], upper)
 
     def _cost(self, name: str) -> float:
@@ -230,7 +238,7 @@ class Prover:
             entries = np.flatnonzero(found < now - 1e-9 * np.abs(now))
             if len(entries):
                 bounds = loosened(found[entries]) * (1 if upper else -1)
-                self.steps.append(Step(name, upper, entries, bounds, "split", cuts=self._cuts))
+                self.steps.append(Step(name, upper, entries, bounds, cuts=self._cuts))
                 _tighten(low, high, entries, found[entries], upper)
 
     def _by_duals(self, name: str, known: Mapping[str, Interval], low: Floats, high: Floats) -> None:
@@ -244,9 +252,12 @@ class Prover:
             return
         for need, entries in left.items():
             for step in programmes.prove(need.tensor, need.upper, entries, need.knot, self.stopped):
-                self.steps.append(step)
                 signed = step.bounds if need.upper else -step.bounds
-                _tighten(low, high, step.entries, signed, need.upper)
+                proved = Evidence(self.net, self.inputs, (), self.constraints).bound(step, known)
+                size = np.maximum(np.abs(low[step.entries]), np.abs(high[step.entries]))
+                if (proved <= signed + touch(-size, size) / 2).all():
+                    self.steps.append(step)
+                    _tighten(low, high, step.entries, proved, need.upper)
 
 
 def loosened(bounds: Floats) -> Floats:

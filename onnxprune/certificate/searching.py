@@ -13,13 +13,14 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxprune.verify.compare_rows import CONSTANT, sees_border
 from onnxprune.verify.forms import Form, Key
 from onnxprune.verify.meanings import meaning
 from onnxprune.verify.network import Node
+from onnxprune.verify.numbers import Interval
 from onnxprune.verify.reasons import Rejected
 from onnxprune.verify.relation import Anchor, Relation, Side, constant
 from onnxprune.verify.terms import Indices, Term
-from onnxprune.verify.windows import Geometry
 
 Floats = NDArray[np.float64]
 ALIKE = 2e-5
@@ -53,7 +54,11 @@ class Search(Relation):
         else:
             node = self.before.net.producer[name]
             affine = node.op in self.before.affine.operators and not self._folded_soon(name)
-            choice = self._carried_by(name, form) or (self._best(name, form) if affine else None)
+            choice = self._carried_by(name, form)
+            if choice is None and affine:
+                choice = self._best(name, form)
+                if choice is not None and choice.rows is not None:
+                    choice = self._with_carrier(name, form, choice) or choice
             if choice is None and not form.whole and form.bare.all() and self._still(name):
                 choice = Anchor(name)
         if choice is not None:
@@ -227,31 +232,40 @@ class Search(Relation):
 
     def _carried_by(self, name: str, form: Form) -> Anchor | None:
         """Constant rows as multiples of one that stayed, in front of padded convolutions."""
-        node = self.before.net.producer[name]
-        told = meaning(self.before.given(node))
-        if form.axis is None or told is None or not any(self._padded(n) for n in self._behind(name)):
+        if meaning(self.before.given(self.before.net.producer[name])) is None:
             return None
-        images = [tensor for (tensor, windows), term in form.terms.items() if windows is None and term.picks]
-        low, high = self.before.rows(name, form.axis, form.rows).floats()
-        middle = low / 2 + high / 2
-        fixed = constant(self.before.rows(name, form.axis, form.rows)) & (middle != 0)
-        for image in images:
+        for image in [tensor for (tensor, windows), term in form.terms.items() if windows is None and term.picks]:
             channel, factors = form.matched(image)
-            carriers = np.flatnonzero((channel >= 0) & fixed)
-            loose = np.flatnonzero(form.bare & fixed)
-            if len(carriers) and len(loose):
-                carrier = carriers[0]
-                bounds = self.after.rows(image, form.axis, int(channel.max()) + 1).floats()
-                value = float(bounds[0][channel[carrier]] / 2 + bounds[1][channel[carrier]] / 2)
-                if (
-                    value == 0
-                    or not constant(self.after.rows(image, form.axis, int(channel.max()) + 1))[channel[carrier]]
-                ):
-                    continue
-                which, times = channel.copy(), np.where(channel >= 0, factors.floats()[0], 1.0)
-                which[loose], times[loose] = channel[carrier], middle[loose] / value
-                return Anchor(image, which, times)
+            found = self._with_carrier(
+                name, form, Anchor(image, channel, np.where(channel >= 0, factors.floats()[0], 1.0))
+            )
+            if found is not None:
+                return found
         return None
+
+    def _with_carrier(self, name: str, form: Form, anchor: Anchor) -> Anchor | None:
+        """The same with constant rows in terms of constant ones: of equal ones, in front of padding of any multiple."""
+        count = self.after.net.size(anchor.tensor, form.axis) if form.axis is not None else None
+        if form.axis is None or count is None or anchor.rows is None:
+            return None
+        if len(anchor.rows) != form.rows:
+            return None
+        bounds, other = self.before.rows(name, form.axis, form.rows), self.after.rows(anchor.tensor, form.axis, count)
+        (value, worth), channel = (_middle(b) for b in (bounds, other)), anchor.rows
+        fixed = constant(bounds) & (value != 0)
+        usable = constant(other) & (worth != 0)
+        which, times = channel.copy(), np.ones(form.rows) if anchor.factors is None else anchor.factors.copy()
+        for row in np.flatnonzero(fixed & (channel < 0)):
+            equal = np.flatnonzero(usable & (np.abs(worth - value[row]) <= ALIKE * np.abs(value[row])))
+            fresh = np.setdiff1d(equal, which)
+            if len(fresh):
+                which[row] = fresh[0]
+        carriers = np.flatnonzero((which >= 0) & fixed & usable[which])
+        loose = np.flatnonzero(fixed & (which < 0))
+        if len(carriers) and any(self._padded(n) for n in self._behind(name)):
+            carrier = which[carriers[0]]
+            which[loose], times[loose] = carrier, value[loose] / worth[carrier]
+        return Anchor(anchor.tensor, which, times) if (which != channel).any() else None
 
     def _behind(self, name: str) -> list[Node]:
         """Readers of a tensor, and of what treats its channels one by one."""
@@ -287,21 +301,26 @@ class _Views:
             term = form.terms.get(key)
             if term is None:
                 continue
-            weights, (fixed, values) = _mean(term), self._fixed(key, term)
+            weights, (fixed, values) = _middle(term.weights), self._fixed(key, term)
             kernel = (1,) * (weights.ndim - 2)
             chosen = np.arange(term.width)[None] if term.columns is None else term.columns
-            free, still = fixed[chosen].reshape(*chosen.shape, *kernel), values[chosen].reshape(*chosen.shape, *kernel)
+            still, value = fixed[chosen].reshape(*chosen.shape, *kernel), values[chosen].reshape(*chosen.shape, *kernel)
+            worth = weights * np.where(still, value, 0.0)
+            padded = sees_border(key)
             for number, vector in enumerate(self._vectors(key, term)):
-                total[term.rows, number] += (weights * vector * ~free).reshape(len(weights), -1).sum(axis=1)
-            shift[term.rows] += (weights * np.where(free, still, 0.0)).reshape(len(weights), -1).sum(axis=1)
-            size[term.rows] += (np.abs(term.mass) * ~free).reshape(len(weights), -1).sum(axis=1)
+                total[term.rows, number] += (weights * vector * ~still).reshape(len(weights), -1).sum(axis=1)
+                if padded:
+                    taps = np.random.default_rng([number, 1]).uniform(0.5, 1.5, weights.shape[2:])
+                    total[term.rows, number] += (worth.sum(axis=1) * taps).reshape(len(weights), -1).sum(axis=1)
+            if not padded:
+                shift[term.rows] += worth.reshape(len(weights), -1).sum(axis=1)
+            mass = np.abs(term.mass) * np.where(still, np.abs(value), 1.0)
+            size[term.rows] += mass.reshape(len(weights), -1).sum(axis=1)
         return total, size, shift
 
     def _fixed(self, key: Key, term: Term) -> tuple[NDArray[np.bool_], Floats]:
         low, high = self.after.rows(key[0], self.axis, term.width).floats()
-        spread = isinstance(key[1], tuple) or (isinstance(key[1], Geometry) and key[1].padded)
-        still = high - low <= 1e-12 * np.maximum(np.abs(low), np.abs(high))
-        return still & (not spread), low / 2 + high / 2
+        return high - low <= CONSTANT * np.maximum(np.abs(low), np.abs(high)), low / 2 + high / 2
 
     def _vectors(self, key: Key, term: Term) -> list[Floats]:
         kernel = term.weights.shape[2:]
@@ -336,8 +355,8 @@ def _paired(form: Form, target: Form, views: _Views) -> Indices:
     return which
 
 
-def _mean(term: Term) -> Floats:
-    low, high = term.weights.floats()
+def _middle(bounds: Interval) -> Floats:
+    low, high = bounds.floats()
     return np.asarray(low / 2 + high / 2)
 
 

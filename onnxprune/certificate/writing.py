@@ -129,13 +129,12 @@ class _Writer:
             "side": "upper" if item.upper else "lower",
             "entries": self.numbers(item.entries),
             "bounds": self.numbers(item.bounds),
-            "method": item.method,
             "trust": item.trust,
             "rule": item.rule,
         }
         if item.cuts is not None:
             found["cuts"] = next(n for n, other in enumerate(cuts) if other is item.cuts)
-        elif item.leaves != (Leaf(),):
+        elif not all(leaf.plain for leaf in item.leaves):
             found["cases"] = [self._leaf(leaf) for leaf in item.leaves]
         return found
 

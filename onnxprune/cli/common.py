@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from onnxprune.domain import Domain
     from onnxprune.graph.files import Source
     from onnxprune.pipeline import Progress
+    from onnxprune.report import Report
 
 
 def numbers(text: str) -> list[float]:
@@ -98,8 +99,7 @@ def choice(group: argparse._ArgumentGroup, name: str, values: Sequence[str], wha
 def add_run_options(parser: argparse.ArgumentParser) -> None:
     """Options of how the work is done and checked."""
     group = parser.add_argument_group("work")
-    group.add_argument("--passes", metavar="A,B{K=V}", help="run these passes only, in this order")
-    group.add_argument("--skip", action="append", default=[], metavar="PASS", help="leave a pass out")
+    add_pass_options(group)
     group.add_argument("--keep", action="append", default=[], metavar="NODE", help="remove no unit of this layer")
     group.add_argument("--data", metavar="X.npz", help="real inputs to validate on, one array per input")
     group.add_argument(
@@ -110,6 +110,37 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
         metavar="IN=1,3,H,W",
         help="sizes of dynamic dimensions to run with",
     )
+    add_check_options(group)
+    proof = parser.add_argument_group("proof (with a domain)")
+    add_proof_options(proof)
+    proof.add_argument("--jobs", type=jobs, default=1, metavar="N", help="processes that solve at once (default 1)")
+    add_report_options(parser)
+    parser.add_argument("--quiet", "-q", action="store_true", help="print nothing but errors")
+    parser.add_argument("--verbose", "-v", action="store_true", help="list every layer and step")
+
+
+def add_report_options(group: argparse._ArgumentGroup | argparse.ArgumentParser) -> None:
+    """Where reports are written."""
+    group.add_argument("--report", metavar="R.json", help="write the report (- for standard output)")
+    group.add_argument("--html", metavar="R.html", help="write the report as a page for a browser")
+
+
+def add_pass_options(group: argparse._ArgumentGroup) -> None:
+    """Which passes run."""
+    group.add_argument("--passes", metavar="A,B{K=V}", help="run these passes only, in this order")
+    group.add_argument("--skip", action="append", default=[], metavar="PASS", help="leave a pass out")
+
+
+def add_goal_options(group: argparse._ArgumentGroup | argparse.ArgumentParser) -> None:
+    """What the result is to be good at."""
+    group.add_argument("--align", type=align, default="auto", metavar="N", help="channel counts: auto, 1, 4, 8 or 16")
+    group.add_argument(
+        "--goal", choices=("latency", "size"), default="latency", metavar="G", help="latency (default) or size"
+    )
+
+
+def add_check_options(group: argparse._ArgumentGroup) -> None:
+    """How results are run and compared."""
     group.add_argument("--tolerance", type=tolerance, metavar="T", help="allowed error relative to the output range")
     group.add_argument(
         "--seed", type=count, default=0, metavar="N", help="of the inputs used for validation (default 0)"
@@ -117,18 +148,17 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--provider", metavar="P", help="execution provider: cpu (default), cuda, ...")
     group.add_argument("--threads", type=count, default=0, metavar="N", help="threads for latency measurements")
     group.add_argument("--custom-ops", action="append", default=[], metavar="LIB", help="library with custom operators")
-    proof = parser.add_argument_group("proof (with a domain)")
-    proof.add_argument("--budget", type=tolerance, default=30.0, metavar="S", help="seconds of search (default 30)")
-    choice(proof, "--method", ("cascade", "leo", "single"), "how units are proved stable")
-    choice(proof, "--trust", ("solver", "certified"), "whether a solver's word counts")
-    choice(proof, "--solver", ("highs", "cbc", "gurobi"), "for linear and MIP problems")
-    proof.add_argument("--solver-check", action="store_true", help="have another solver confirm every proof of one")
-    choice(proof, "--rule", ("product", "rows"), "how stably active units are merged")
-    proof.add_argument("--jobs", type=jobs, default=1, metavar="N", help="processes that solve at once (default 1)")
-    proof.add_argument("--forget", action="store_true", help="neither read nor keep claims of earlier runs")
-    parser.add_argument("--report", metavar="R.json", help="write the report (- for standard output)")
-    parser.add_argument("--quiet", "-q", action="store_true", help="print nothing but errors")
-    parser.add_argument("--verbose", "-v", action="store_true", help="list every layer and step")
+
+
+def add_proof_options(group: argparse._ArgumentGroup) -> None:
+    """How units are proved stable."""
+    group.add_argument("--budget", type=tolerance, default=30.0, metavar="S", help="seconds of search (default 30)")
+    choice(group, "--method", ("cascade", "leo", "single"), "how units are proved stable")
+    choice(group, "--trust", ("solver", "certified"), "whether a solver's word counts")
+    choice(group, "--solver", ("highs", "cbc", "gurobi"), "for linear and MIP problems")
+    group.add_argument("--solver-check", action="store_true", help="have another solver confirm every proof of one")
+    choice(group, "--rule", ("product", "rows"), "how stably active units are merged")
+    group.add_argument("--forget", action="store_true", help="neither read nor keep claims of earlier runs")
 
 
 def read_domain(options: argparse.Namespace, source: Source) -> Domain:
@@ -176,24 +206,30 @@ def read_data(path: str | None) -> dict[str, Any] | None:
 
 def run_options(options: argparse.Namespace) -> dict[str, Any]:
     """The fields of :class:`onnxprune.optimizer.Options` the command line sets."""
+    return shared_options(options) | {
+        "keep": options.keep,
+        "data": read_data(options.data),
+        "shapes": dict(options.shape),
+        "jobs": options.jobs,
+    }
+
+
+def shared_options(options: argparse.Namespace) -> dict[str, Any]:
+    """Those of them that do not depend on the model."""
     return {
         "passes": options.passes,
         "skip": [name for text in options.skip for name in text.split(",") if name],
-        "keep": options.keep,
         "tolerance": options.tolerance,
         "seed": options.seed,
         "provider": options.provider,
         "threads": options.threads,
         "custom_ops": options.custom_ops,
-        "data": read_data(options.data),
-        "shapes": dict(options.shape),
         "budget": options.budget,
         "method": options.method,
         "trust": options.trust,
         "solver": options.solver,
         "solver_check": options.solver_check,
         "rule": options.rule,
-        "jobs": options.jobs,
         "remember": not options.forget,
     }
 
@@ -234,6 +270,30 @@ def check_report(target: str | None, *taken: str | Path, option: str = "--report
     check_writable(Path(target))
     if any(Path(target).resolve() == Path(other).resolve() for other in taken):
         raise InputError(f"{option} {target} would overwrite a model.", hint="Give it a name of its own.")
+
+
+def check_reports(options: argparse.Namespace, *taken: str | Path) -> None:
+    """:func:`check_report` for ``--report`` and ``--html``.
+
+    Raises:
+        InputError: One of them could not be written, or would overwrite a model or the other.
+    """
+    from onnxprune.errors import InputError  # noqa: PLC0415
+
+    if options.html == "-":
+        raise InputError("--html takes the name of a file.", hint="--html report.html")
+    check_report(options.report, *taken)
+    check_report(options.html, *taken, option="--html")
+    if options.html and options.report and Path(options.html).resolve() == Path(options.report).resolve():
+        raise InputError(f"--html and --report name the same file: {options.html}", hint="Give each a name of its own.")
+
+
+@contextmanager
+def written_reports(report: Report, options: argparse.Namespace) -> Iterator[None]:
+    """Write what ``--report`` and ``--html`` ask for, when the block ends well, as :func:`written_report` does."""
+    page = report.to_html() if options.html else ""
+    with written_report(report.to_json(), options.report), written_report(page, options.html):
+        yield
 
 
 @contextmanager

@@ -8,11 +8,11 @@ import sys
 from onnxprune.cli.common import (
     add_domain_options,
     add_run_options,
-    check_report,
+    check_reports,
     progress,
     read_domain,
     run_options,
-    written_report,
+    written_reports,
 )
 from onnxprune.cli.interrupt import finishing
 
@@ -42,12 +42,12 @@ def run(options: argparse.Namespace) -> int:
     from onnxprune.options import Options  # noqa: PLC0415
     from onnxprune.report.table import print_layers, print_operators  # noqa: PLC0415
 
-    check_report(options.report, options.model)
+    check_reports(options, options.model)
     source = load(options.model)
     with progress(options.quiet, options.verbose) as step, finishing() as stopped:
         settings = Options(align=1, goal="size", progress=step, stopped=stopped, **run_options(options))
         result = optimize_source(source, read_domain(options, source), settings)
-    with written_report(result.report.to_json(), options.report):
+    with written_reports(result.report, options):
         if not options.quiet:
             file = sys.stderr if options.report == "-" else sys.stdout
             print_layers(result.report.content, budget=options.budget, file=file)

@@ -17,6 +17,7 @@ COMMANDS = {
     "verify": "check a certificate, or compare two models",
     "inspect": "say what could go per layer, and why the rest stays",
     "regions": "count, bound, compare or draw the linear regions",
+    "zoo": "optimize every model of a folder",
     "passes": "list the rewrite passes",
     "operators": "list the operators that are understood",
 }

@@ -8,13 +8,14 @@ from pathlib import Path
 
 from onnxprune.cli.common import (
     add_domain_options,
+    add_goal_options,
     add_run_options,
-    align,
     check_report,
+    check_reports,
     progress,
     read_domain,
     run_options,
-    written_report,
+    written_reports,
 )
 from onnxprune.cli.interrupt import finishing
 
@@ -27,18 +28,16 @@ def parser(prog: str) -> argparse.ArgumentParser:
     result = argparse.ArgumentParser(
         prog=prog,
         usage=f"{prog} IN OUT [options]",
-        description="Write a smaller model that gives the same outputs on the domain.",
+        description="Read the ONNX model IN, write to OUT a smaller one that gives the same outputs on the domain.",
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    result.add_argument("model", metavar="IN", help="the ONNX model to read")
-    result.add_argument("output", metavar="OUT", help="where to write the result")
+    result.add_argument("model", metavar="IN", help=argparse.SUPPRESS)
+    result.add_argument("output", metavar="OUT", help=argparse.SUPPRESS)
     add_domain_options(result)
-    result.add_argument("--align", type=align, default="auto", metavar="N", help="channel counts: auto, 1, 4, 8 or 16")
-    result.add_argument(
-        "--goal", choices=("latency", "size"), default="latency", metavar="G", help="latency (default) or size"
-    )
+    add_goal_options(result)
     result.add_argument("--certificate", metavar="C.json", help="write what proves the result, for onnxprune verify")
+    result.add_argument("--annotate", action="store_true", help="write into changed layers what went, for Netron")
     result.add_argument("--dry-run", action="store_true", help="do everything but write the model")
     add_run_options(result)
     return result
@@ -61,7 +60,7 @@ def run(options: argparse.Namespace) -> int:
     output = Path(options.output)
     if not options.dry_run:
         check_writable(output)
-    check_report(options.report, options.model, output)
+    check_reports(options, options.model, output)
     check_report(options.certificate, options.model, output, option="--certificate")
     source = load(options.model)
     if not options.dry_run:
@@ -71,12 +70,13 @@ def run(options: argparse.Namespace) -> int:
             align=options.align,
             goal=options.goal,
             certificate=options.certificate is not None,
+            annotate=options.annotate,
             progress=step,
             stopped=stopped,
             **run_options(options),
         )
         result = optimize_source(source, read_domain(options, source), settings)
-    with written_report(result.report.to_json(), options.report):
+    with written_reports(result.report, options):
         model = sealed(result, Path(options.certificate)) if options.certificate else result.model
         if options.dry_run:
             pass

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from onnxprune.cli.common import check_report, choice, count, progress, written_report
+from onnxprune.cli.common import add_report_options, check_reports, choice, count, progress, written_reports
 from onnxprune.cli.interrupt import finishing
 
 if TYPE_CHECKING:
@@ -61,6 +61,7 @@ def parser(prog: str) -> argparse.ArgumentParser:
     amount.add_argument("--align", type=count, default=8, metavar="N", help="unit counts: multiples of 1, 4, 8 or 16")
     work = result.add_argument_group("work")
     choice(work, "--method", ("surgeon", "cbs", "chita", "magnitude"), "how weights are chosen and refitted")
+    work.add_argument("--blocks", type=count, default=0, metavar="N", help="cbs: prove N blocks of the choice by MILP")
     work.add_argument("--labels", action="store_true", help="fit to the classes in the data, too, not to IN alone")
     work.add_argument("--samples", type=count, default=10_000, metavar="N", help="samples used at most (10000)")
     work.add_argument("--budget", type=number, default=600.0, metavar="S", help="seconds of refitting (600)")
@@ -70,7 +71,7 @@ def parser(prog: str) -> argparse.ArgumentParser:
     output = result.add_argument_group("output")
     output.add_argument("--task", choices=("classify",), metavar="T", help="classify: report agreement and accuracy")
     choice(output, "--store", ("dense", "sparse"), "how zeros are stored")
-    output.add_argument("--report", metavar="R.json", help="write the report (- for standard output)")
+    add_report_options(output)
     output.add_argument("--dry-run", action="store_true", help="do everything but write the model")
     output.add_argument("--quiet", "-q", action="store_true", help="print nothing but errors")
     output.add_argument("--verbose", "-v", action="store_true", help="list every layer and step")
@@ -92,7 +93,7 @@ def _prune(options: argparse.Namespace) -> int:
     _check_paths(options, output)
     if not options.dry_run:
         check_writable(output)
-    check_report(options.report, options.model, output)
+    check_reports(options, options.model, output)
     source = load(options.model)
     if not options.dry_run:
         check_spares_data(source, output)
@@ -101,7 +102,7 @@ def _prune(options: argparse.Namespace) -> int:
         finishing("the last finished stage") as stopped,
     ):
         result = prune_source(source, options.data, _settings(options, step, stopped))
-    with written_report(result.report.to_json(), options.report):
+    with written_reports(result.report, options):
         if not options.dry_run:
             save(result.model, output, external=bool(source.external))
     if not options.quiet:
@@ -123,6 +124,7 @@ def _sweep(options: argparse.Namespace) -> int:
     given = [f"--{name}" for name in ("sparsity", "macs", "params", "latency") if getattr(options, name) is not None]
     given += ["--dry-run"] if options.dry_run else []
     given += ["--report"] if options.report else []
+    given += ["--html"] if options.html else []
     if given:
         raise InputError(f"--sweep cannot be combined with {', '.join(given)}.", hint="Leave it out.")
     chosen = levels(options.sweep, options.structure)
@@ -154,6 +156,7 @@ def _settings(options: argparse.Namespace, step: Progress, stopped: Callable[[],
         method=options.method,
         classify=options.task == "classify",
         labels=options.labels,
+        blocks=options.blocks,
         keep=options.keep,
         samples=options.samples,
         budget=options.budget,

@@ -44,15 +44,21 @@ def parser(prog: str) -> argparse.ArgumentParser:
     choice(group, "--method", ("auto", "bounds", "exact", "mip", "parity", "probe"), "how they are found")
     choice(group, "--definition", ("cells", "patterns", "affine"), "what counts as one")
     group.add_argument("--include-output", action="store_true", help="let the signs of the outputs cut, too")
-    group.add_argument("--budget", type=tolerance, default=60.0, metavar="S", help="seconds of work (default 60)")
     group.add_argument("--jobs", type=jobs, default=1, metavar="N", help="processes that count (default 1)")
     group.add_argument("--seed", type=count, default=0, metavar="N", help="of what is random (default 0)")
     choice(group, "--solver", ("highs", "cbc", "gurobi"), "for integer programmes")
-    output = result.add_argument_group("output")
-    output.add_argument("--report", metavar="R.json", help="write the report (- for standard output)")
-    output.add_argument("--quiet", "-q", action="store_true", help="print nothing but errors")
-    output.add_argument("--verbose", "-v", action="store_true", help="say what is being done")
+    group.add_argument("--store", metavar="FILE", help="keep finished parts here; a later run goes on from them")
+    add_work_options(result.add_argument_group("work"))
     return result
+
+
+def add_work_options(group: argparse._ArgumentGroup, *, report: bool = True) -> None:
+    """Options of all commands about linear regions."""
+    group.add_argument("--budget", type=tolerance, default=60.0, metavar="S", help="seconds of work (default 60)")
+    if report:
+        group.add_argument("--report", metavar="R.json", help="write the report (- for standard output)")
+    group.add_argument("--quiet", "-q", action="store_true", help="print nothing but errors")
+    group.add_argument("--verbose", "-v", action="store_true", help="say what is being done")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -61,6 +67,7 @@ def run(options: argparse.Namespace) -> int:
     from onnxprune.regions.count import count_regions  # noqa: PLC0415
 
     check_report(options.report, options.model)
+    check_report(options.store, options.model, option="--store")
     source = load(options.model)
     with progress(options.quiet, options.verbose) as step, finishing() as stopped:
         report = count_regions(
@@ -73,6 +80,7 @@ def run(options: argparse.Namespace) -> int:
             jobs=options.jobs,
             seed=options.seed,
             solver=options.solver,
+            store=options.store,
             progress=step,
             stopped=stopped,
         )

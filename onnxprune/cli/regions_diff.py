@@ -11,10 +11,10 @@ from onnxprune.cli.common import (
     jobs,
     progress,
     read_domain,
-    tolerance,
     written_report,
 )
 from onnxprune.cli.interrupt import finishing
+from onnxprune.cli.regions import add_work_options
 
 EXAMPLE = """example:
   onnxprune regions diff model.onnx smaller.onnx --domain 0:1"""
@@ -33,12 +33,9 @@ def parser(prog: str) -> argparse.ArgumentParser:
     result.add_argument("second", metavar="B", help="another one, such as the compressed one")
     add_domain_options(result)
     group = result.add_argument_group("work")
-    group.add_argument("--budget", type=tolerance, default=60.0, metavar="S", help="seconds of work (default 60)")
     group.add_argument("--most", type=jobs, default=20_000, metavar="N", help="cells matched at most (20000)")
     group.add_argument("--seed", type=count, default=0, metavar="N", help="of sample points (default 0)")
-    group.add_argument("--report", metavar="R.json", help="write the report (- for standard output)")
-    group.add_argument("--quiet", "-q", action="store_true", help="print nothing but errors")
-    group.add_argument("--verbose", "-v", action="store_true", help="say what is being done")
+    add_work_options(group)
     return result
 
 
@@ -51,12 +48,14 @@ def run(options: argparse.Namespace) -> int:
     from onnxprune.graph.files import load  # noqa: PLC0415
     from onnxprune.regions.diff import compare  # noqa: PLC0415
     from onnxprune.regions.network import RegionNetwork  # noqa: PLC0415
+    from onnxprune.regions.warm import warm_up  # noqa: PLC0415
 
     check_report(options.report, options.first, options.second)
     sources = [load(options.first), load(options.second)]
     with progress(options.quiet, options.verbose) as step, finishing() as stopped:
         step("reading the networks")
         networks = [RegionNetwork.of_model(s.model, read_domain(options, s)) for s in sources]
+        warm_up(step)
         step("matching cells")
         found = compare(
             networks[0], networks[1], budget=options.budget, most=options.most, seed=options.seed, stopped=stopped

@@ -8,6 +8,7 @@ import time
 
 from onnxprune.cli.common import add_domain_options, choice, jobs, progress, read_domain, tolerance
 from onnxprune.cli.interrupt import finishing
+from onnxprune.cli.regions import add_work_options
 
 EXAMPLE = """example:
   onnxprune regions slice model.onnx --through a.npy b.npy c.npy -o slice.svg"""
@@ -35,9 +36,7 @@ def parser(prog: str) -> argparse.ArgumentParser:
     choice(group, "--colour", ("cell", "class"), "a colour per region, or per largest output")
     group.add_argument("--margin", type=tolerance, default=0.25, metavar="M", help="room around the points (0.25)")
     group.add_argument("--most", type=jobs, default=200_000, metavar="N", help="regions drawn at most (200000)")
-    group.add_argument("--budget", type=tolerance, default=60.0, metavar="S", help="seconds of work (default 60)")
-    group.add_argument("--quiet", "-q", action="store_true", help="print nothing but errors")
-    group.add_argument("--verbose", "-v", action="store_true", help="say what is being done")
+    add_work_options(group, report=False)
     add_domain_options(result)
     return result
 

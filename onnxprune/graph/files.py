@@ -59,7 +59,7 @@ def load(source: ModelLike) -> Source:
     except OSError as error:
         raise InputError(f"Cannot read {path}: {error.strerror}.", hint="Check the file's permissions.") from None
     model = _parse(data, str(path))
-    external = tuple(sorted(_external_files(model)))
+    external = tuple(sorted(external_files(model)))
     if external:
         _load_external(model, path)
     return Source(_checked(model, str(path)), path, external)
@@ -147,7 +147,8 @@ def _tensors(graph: onnx.GraphProto) -> Iterator[tuple[str, onnx.TensorProto]]:
                 yield from _tensors(body)
 
 
-def _external_files(model: onnx.ModelProto) -> set[str]:
+def external_files(model: onnx.ModelProto) -> set[str]:
+    """Relative names of the files that hold a model's external data."""
     return {
         entry.value
         for _, tensor in _tensors(model.graph)
@@ -310,18 +311,32 @@ def copy_unchanged(source: Source, path: Path) -> None:
         shutil.copyfile(source.path, temporary)
 
 
+_OWN = "onnxprune."
+
+
+def _without_own_notes(node: onnx.NodeProto) -> onnx.NodeProto:
+    if not any(entry.key.startswith(_OWN) for entry in node.metadata_props):
+        return node
+    plain = onnx.NodeProto()
+    plain.CopyFrom(node)
+    del plain.metadata_props[:]
+    plain.metadata_props.extend(entry for entry in node.metadata_props if not entry.key.startswith(_OWN))
+    return plain
+
+
 def fingerprint(model: onnx.ModelProto) -> str:
-    """SHA-256 over the model without its ``onnxprune.*`` metadata."""
-    kept = [(p.key, p.value) for p in model.metadata_props if not p.key.startswith("onnxprune.")]
+    """SHA-256 over the model without its ``onnxprune.*`` metadata and that of its nodes."""
+    kept = [(p.key, p.value) for p in model.metadata_props if not p.key.startswith(_OWN)]
     digest = hashlib.sha256(repr(sorted(kept)).encode())
     graph = model.graph
     for field, value in graph.ListFields():
         parts = value if field.name in ("node", "initializer", "input", "output", "value_info") else [value]
         for part in parts:
+            plain = _without_own_notes(part) if field.name == "node" else part
             text = (
-                part.SerializeToString(deterministic=True)
-                if hasattr(part, "SerializeToString")
-                else repr(part).encode()
+                plain.SerializeToString(deterministic=True)
+                if hasattr(plain, "SerializeToString")
+                else repr(plain).encode()
             )
             digest.update(field.name.encode() + text)
     digest.update(repr([(o.domain, o.version) for o in model.opset_import]).encode())

@@ -106,6 +106,8 @@ def _new_model(name: str) -> Any:
     gc.disable()  # a model collected while cffi parses its declarations would wait for itself
     try:
         model = mip.Model(sense=mip.MAXIMIZE, solver_name=name)
+        # What deletes a model is looked up now: a collection in the middle of cffi's later parsing would wait as well.
+        getattr(getattr(model.solver, "_lib", None), "Highs_destroy", None)
     except Exception as error:  # each back end has errors of its own
         raise EnvironmentFailure(f'Solver "{name}" cannot be used here.', hint=_HINTS[name]) from error
     finally:

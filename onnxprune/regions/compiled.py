@@ -22,11 +22,16 @@ if not os.environ.get("ONNXPRUNE_NO_NUMBA"):
 
 def compiled(function: F) -> F:
     """Compile a function that only uses arrays and numbers; kept on disk between runs."""
-    return cast(F, numba.njit(cache=True)(function)) if COMPILED else function
+    return _compiled(function) if COMPILED else function
 
 
 def compiled_sums(function: F) -> F:
     """The same for long sums, whose order is left to the compiler."""
-    if not COMPILED:
-        return function
-    return cast(F, numba.njit(cache=True, fastmath={"reassoc", "contract"})(function))
+    return _compiled(function, fastmath={"reassoc", "contract"}) if COMPILED else function
+
+
+def _compiled(function: F, **options: Any) -> F:
+    try:
+        return cast(F, numba.njit(cache=True, **options)(function))
+    except RuntimeError:  # there is no folder to keep it in: every run compiles anew
+        return cast(F, numba.njit(**options)(function))

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import get_args
 
 from onnxprune.domain import Domain
 from onnxprune.errors import InputError
 from onnxprune.graph.files import ModelLike
-from onnxprune.regions.exact import count_exactly
 from onnxprune.regions.job import Job, Method
 from onnxprune.regions.network import RegionNetwork
-from onnxprune.regions.probe import probe_regions
 from onnxprune.regions.reading import read
 from onnxprune.regions.report import RegionReport, number
 from onnxprune.regions.survey import Stage, bounds_of, survey, too_much_work, without_rows
 from onnxprune.regions.walker import Definition
+from onnxprune.regions.warm import warm_up
 
 
 def count_regions(
@@ -30,6 +30,7 @@ def count_regions(
     jobs: int = 1,
     seed: int = 0,
     solver: str = "highs",
+    store: Path | str | None = None,
     progress: Callable[[str], None] = lambda text: None,
     stopped: Callable[[], bool] = lambda: False,
 ) -> RegionReport:
@@ -49,6 +50,7 @@ def count_regions(
         jobs: Processes that count.
         seed: Of what is random.
         solver: For integer programmes.
+        store: A file that keeps the finished parts of a count, for a later run to go on from.
         progress: Called with what is being done.
         stopped: Asked between steps; True ends with what is known.
 
@@ -68,6 +70,8 @@ def count_regions(
             raise InputError(f"There is no {name} '{value}'.", hint=f"Use one of {', '.join(allowed)}.")
     if definition == "affine" and method in ("mip", "parity", "probe"):
         raise InputError(f"Method {method} does not know affine regions.", hint="Use --method exact, or count cells.")
+    if store is not None and method not in ("auto", "exact"):
+        raise InputError(f"Method {method} has no parts that a store could keep.", hint="Use --method auto or exact.")
     progress("reading the network")
     reading = read(model, domain)
     if include_output and not reading.outputs:
@@ -85,10 +89,9 @@ def count_regions(
         return _bounded(stages, bounds, definition, (method, seed, began), rowless)
     network = RegionNetwork.of_reading(reading, include_output=include_output)
     if method != "bounds" and not obstacle:
-        progress("compiling (a minute, the first time only)")
-        _warm_up()
+        warm_up(progress)
     deadline = time.perf_counter() + budget
-    job = Job(network, definition, deadline, jobs, seed, solver, progress, stopped, obstacle=obstacle)
+    job = Job(network, definition, deadline, jobs, seed, solver, progress, stopped, obstacle, store)
     return job.run(method, began)
 
 
@@ -117,10 +120,3 @@ def _bounded(
         "seed": seed,
     }
     return RegionReport(content, (f"{reason}.",) if upper > 1 else ())
-
-
-def _warm_up() -> None:
-    """Compile the inner loops before the clock runs; a moment where that was done in an earlier run."""
-    network = RegionNetwork.of_layers([([[1.0]], [-0.5]), ([[1.0]], [-0.2])], [0.0], [1.0])
-    count_exactly(network)
-    probe_regions(network, probes=2)

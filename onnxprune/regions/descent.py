@@ -232,6 +232,7 @@ def proceed(
     programmes: int,
     found: NDArray[np.int8],
     leaves: NDArray[np.int64],
+    parity: NDArray[np.int8],
 ) -> int:
     """The one way in from outside, so that it is compiled once.
 
@@ -244,6 +245,8 @@ def proceed(
         programmes: Stop after about so many.
         found: Room for the bits of leaves, shape (leaves, floor); none to only count them.
         leaves: Its first entry counts leaves; where ``found`` is given it counts those in it.
+        parity: Rows that patterns must satisfy, shape (units, units + 1); none for all patterns. Where entry (u, u) is
+            1, the bits of units up to u with a 1 in row u add up to the row's last entry, modulo 2.
 
     Returns:
         The number of sides; or DONE, PAUSED after so many programmes, or FULL.
@@ -273,4 +276,18 @@ def proceed(
         if sides == 2:
             walk.waiting[unit] = 1
             copy_node(walk.other, _kept(walk, unit))
+        if len(parity) and parity[unit, unit] == 1:
+            if _odd(parity[unit], walk.bits, unit):
+                _turn(units, walk, base)  # the other side satisfies the row, if it exists
+            else:
+                walk.waiting[unit] = 0
     return DONE
+
+
+@compiled
+def _odd(row: NDArray[np.int8], bits: NDArray[np.int64], unit: int) -> bool:
+    """Whether the bits of a row up to a unit do not add up to its last entry."""
+    difference = np.int64(row[-1])
+    for v in range(unit + 1):
+        difference += row[v] * bits[v]
+    return bool(difference % 2 == 1)

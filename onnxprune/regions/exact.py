@@ -187,10 +187,11 @@ class _Journal:
         if self.path is None:
             return
         head = {"network": _digest(walker.network), "definition": walker.definition, "tolerance": walker.tolerance}
-        text = self.path.read_text(encoding="utf-8") if self.path.exists() else ""
+        text = self.path.read_text(encoding="utf-8", errors="replace") if self.path.exists() else ""
         lines = text.splitlines(keepends=True)
-        if not lines or not lines[0].endswith("\n"):
-            self.path.write_text(json.dumps(head) + "\n", encoding="utf-8")
+        first = json.dumps(head) + "\n"
+        if len(text) < len(first) and first.startswith(text):  # new, or killed while it was begun
+            self.path.write_text(first, encoding="utf-8")
             return
         if _parsed(lines[0]) != head:
             raise InputError(f"'{self.path}' holds another count.", hint="Take another file, or remove this one.")

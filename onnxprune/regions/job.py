@@ -6,9 +6,11 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from onnxprune.errors import InputError
+from onnxprune.regions.compiled import COMPILED
 from onnxprune.regions.exact import count_exactly
 from onnxprune.regions.interior import Definition as MIPDefinition
 from onnxprune.regions.mip import LEAST, count_by_mip
@@ -18,6 +20,7 @@ from onnxprune.regions.probe import probe_regions
 from onnxprune.regions.report import RegionReport, number
 from onnxprune.regions.upper import Remaining, montufar, serra, trivial
 from onnxprune.regions.walker import Definition
+from onnxprune.regions.warm import SLOW
 
 Method = Literal["auto", "bounds", "exact", "mip", "parity", "probe"]
 MIP_LARGEST = 20_000
@@ -42,6 +45,7 @@ class Job:
         progress: Called with what is being done.
         stopped: Asked between steps.
         obstacle: Why ``auto`` should not count.
+        store: A file for the parts of a count, see :func:`~onnxprune.regions.exact.count_exactly`.
     """
 
     network: RegionNetwork
@@ -53,6 +57,7 @@ class Job:
     progress: Callable[[str], None]
     stopped: Callable[[], bool]
     obstacle: str = ""
+    store: Path | str | None = None
 
     def __post_init__(self) -> None:
         self.notes: list[str] = []
@@ -66,6 +71,11 @@ class Job:
     def left(self) -> float:
         """Seconds left."""
         return self.deadline - time.perf_counter()
+
+    @property
+    def _why(self) -> str:
+        """What ends work early."""
+        return "stopped" if self.stopped() else "time ended"
 
     def run(self, method: Method, began: float) -> RegionReport:
         """Do what the method asks for, and report."""
@@ -86,6 +96,8 @@ class Job:
                 self._probe(0.25 if method == "auto" else 1.0)
             if method in ("exact", "auto"):
                 self._search(method)
+        if not COMPILED and any("time ended" in note for note in self.notes):
+            self.notes.append(SLOW)
         return RegionReport(self._content(method, time.perf_counter() - began), tuple(self.notes))
 
     def _content(self, method: Method, seconds: float) -> dict[str, Any]:
@@ -140,7 +152,7 @@ class Job:
         error = found.standard_error if math.isfinite(found.standard_error) else None
         lower = found.lower if found.confidence else None
         if lower is None:
-            self.notes.append(f"time ended after {len(found.values)} of {PROBES} descents: no lower bound with 95 %.")
+            self.notes.append(f"{self._why} after {len(found.values)} of {PROBES} descents: no lower bound with 95 %.")
         value = found.mean if math.isfinite(found.mean) else None
         self.estimate = {"value": value, "stderr": error, "lower95": lower}
 
@@ -157,7 +169,7 @@ class Job:
             stopped=self.stopped,
         )
         if not found.complete:
-            self.notes.append("time ended before all runs were done; --budget may give a larger lower bound.")
+            self.notes.append(f"{self._why} before all runs were done; --budget may give a larger lower bound.")
         self.estimate = {"value": None, "stderr": None, "lower95": math.ceil(found.lower * (1 - 1e-9))}
 
     def _enumerate(self) -> None:
@@ -173,7 +185,7 @@ class Job:
             self.exact, self.sensitive = found.count, True
             self.notes.append(f"a solver does not see cells thinner than {LEAST:g} of a unit's range.")
         if not found.complete:
-            self.notes.append(f"time ended after {found.solves} integer programmes; more regions may exist.")
+            self.notes.append(f"{self._why} after {found.solves} integer programmes; more regions may exist.")
 
     def _search(self, method: Method) -> None:
         if method == "exact" and self.upper is not None and self.upper > LARGEST:
@@ -185,12 +197,14 @@ class Job:
             jobs=self.jobs,
             budget=max(0.0, self.left),
             stopped=self.stopped,
+            store=self.store,
             progress=lambda done, total: self.progress(f"counting, part {done} of {total}"),
         )
         self._found(found.lower, found.exact, found.tolerance_sensitive)
         if not found.exact:
             self.upper = found.upper if self.upper is None else min(self.upper, found.upper)
-            self.notes.append("time ended before all was counted; --budget gives more.")
+            more = "--budget gives more" if self.store is None else "the next run with this --store goes on from here"
+            self.notes.append(f"{self._why} before all was counted; {more}.")
 
     def _refuse(self, what: str, most: int, hint: str) -> None:
         """Stop where there are too many regions, by a quick estimate, and say how many there may be.

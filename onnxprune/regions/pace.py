@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from typing import TypeVar
 
 from onnxprune.regions.walker import Walker
+
+Found = TypeVar("Found")
 
 MOMENT = 0.05
 """Seconds between two looks at the clock, about."""
@@ -20,8 +24,12 @@ class Pace:
 
     def count(self, walker: Walker, most: int = MOST) -> tuple[int, bool]:
         """:meth:`Walker.count` for about a moment, and for so many programmes at most."""
+        return self.walk(walker, walker.count, most)
+
+    def walk(self, walker: Walker, work: Callable[[int], Found], most: int = MOST) -> Found:
+        """Work that a walker does for a given number of programmes, for about a moment."""
         before, began = walker.programmes, time.perf_counter()
-        found = walker.count(min(most, self._programmes))
+        found = work(min(most, self._programmes))
         spent, solved = time.perf_counter() - began, walker.programmes - before
         if spent < MOMENT / 2:
             self._programmes = min(MOST, 2 * self._programmes)

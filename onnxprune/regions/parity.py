@@ -8,8 +8,9 @@ where J is the rank-th largest number of rows survived and p solves ``P[Bin(R, p
 Chernoff bound for this tail, which asks for several times as many runs).
 
 It does not matter how survivors are looked for, as long as each is a region: so random descents give the first ones,
-and programmes ask for any pattern that satisfies as many rows as the rank needs next, not for the best one after each
-row. What a solver calls infeasible or runs out of time on merely ends a search: the bound does not rest on its word.
+and later ones are looked for among the patterns that satisfy as many rows as the rank needs next. A depth-first walk
+that turns back at the first row it breaks finds one or finds that there is none; where that takes too long, integer
+programmes go on. A search that ends with nothing merely stops the climb: the bound does not rest on its word.
 """
 
 from __future__ import annotations
@@ -29,12 +30,15 @@ from scipy.stats import binom
 from onnxprune.regions.interior import Definition, slack_of
 from onnxprune.regions.mip import TOLERANCE, PatternProgramme
 from onnxprune.regions.network import Pattern, RegionNetwork
+from onnxprune.regions.pace import Pace
 from onnxprune.regions.walker import Walker
 
 DESCENTS = 256
 """Random descents that give the first survivors."""
 SPARE = 8
 """Rows beyond one for each unit, which nothing survives."""
+WALKED = 50_000
+"""Programmes of a walk after which the solver goes on."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,7 @@ class ParityBound:
         survived: Rows survived per run, as far as it was asked.
         size: Units per row.
         rank: The run (counted from the longest) that decides; fixed before the runs.
-        solves: Programmes solved.
+        solves: Integer programmes solved.
         seconds: Wall time.
         complete: False where time ended a search; ``lower`` holds all the same.
     """
@@ -130,6 +134,21 @@ class _Run:
         holds = (patterns @ self.rows.T) % 2 == self.sides
         return np.asarray(np.logical_and.accumulate(holds, axis=1).sum(axis=1), dtype=np.int64)
 
+    def echelon(self, count: int) -> NDArray[np.int8] | None:
+        """The first rows, added up modulo 2 until each ends at a unit of its own; None where they contradict another.
+
+        Shape (units, units + 1): the row that ends at a unit stands in that unit's place, its side comes last.
+        """
+        left = np.column_stack([self.rows[:count], self.sides[:count]]).astype(np.int8)
+        units = self.rows.shape[1]
+        found = np.zeros((units, units + 1), dtype=np.int8)
+        for unit in range(units - 1, -1, -1):
+            ending = np.flatnonzero(left[:, unit])
+            if len(ending):
+                found[unit] = left[ending[0]]
+                left[ending] ^= found[unit]
+        return None if left[:, -1].any() else found
+
 
 @dataclass
 class _Search:
@@ -142,6 +161,9 @@ class _Search:
     runs: list[_Run] = field(default_factory=list)
     solves: int = 0
 
+    def __post_init__(self) -> None:
+        self.walker = Walker(self.network, self.definition)
+
     @property
     def left(self) -> float:
         """Seconds left."""
@@ -149,7 +171,7 @@ class _Search:
 
     def descend(self, rng: np.random.Generator) -> float:
         """First survivors by random descents; the mean of their values estimates the number of patterns."""
-        walker = Walker(self.network, self.definition)
+        walker = self.walker
         patterns, values = list[Pattern](), list[float]()
         share = self.left / 4
         while len(patterns) < DESCENTS and self.left > 3 * share:
@@ -214,6 +236,28 @@ class _Search:
 
     def _any(self, run: _Run, goal: int, deadline: float) -> Pattern | None:
         """A pattern that is a region and satisfies the first rows; None where there is none, or not in time."""
+        rows = run.echelon(goal)
+        if rows is None:
+            return None
+        pattern, settled = self._walk(rows, (time.perf_counter() + deadline) / 2)
+        return pattern if settled else self._solve(run, goal, deadline)
+
+    def _walk(self, rows: NDArray[np.int8], deadline: float) -> tuple[Pattern | None, bool]:
+        """A pattern that is a region and satisfies all rows, by a walk; and whether the walk came to an answer."""
+        walker, pace, done = self.walker, Pace(), False
+        walker.move(())
+        limit = walker.programmes + WALKED
+        while not done:
+            if self.stopped() or time.perf_counter() > deadline or walker.programmes > limit:
+                return None, False
+            found, done = pace.walk(walker, lambda most: walker.collect(most=1, programmes=most, parity=rows))
+            for pattern in found:
+                if self._is_region(tuple(pattern.tolist())):
+                    return tuple(pattern.tolist()), True
+        return None, True
+
+    def _solve(self, run: _Run, goal: int, deadline: float) -> Pattern | None:
+        """The same by integer programmes."""
         if run.programme is None:
             strict = 0 if self.definition == "patterns" else len(self.network.layers)
             columns = tuple((run.rows.sum(axis=1) // 2).tolist())

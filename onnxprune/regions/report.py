@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+SCHEMA = 1
 DEFINITIONS = {
     "cells": "activation patterns whose open cell meets the domain",
     "patterns": "activation patterns that occur, lower-dimensional ones included",
@@ -31,7 +32,7 @@ class RegionReport(Mapping[str, Any]):
     """
 
     def __init__(self, content: Mapping[str, Any], notes: tuple[str, ...] = ()) -> None:
-        self.content = dict(content)
+        self.content = {"schema": SCHEMA, **content}
         self.notes = notes
 
     def __getitem__(self, key: str) -> Any:

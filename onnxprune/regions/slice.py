@@ -24,7 +24,7 @@ from onnxprune.operators.tape import NumpyTape
 from onnxprune.regions.plan import Plan, plan_of
 from onnxprune.regions.plane import Plane, plane_through
 from onnxprune.regions.polygon import Polygon, area, largest
-from onnxprune.regions.slice_cuts import at_centres, centres, cut_by_choice, cut_by_lines, lines_of
+from onnxprune.regions.slice_cuts import at_centres, centres, cut_by_choice, cut_by_lines, lines_of, may_cross
 
 MEMORY = 2**26
 """Bytes of values that a batch of polygons may take."""
@@ -208,13 +208,14 @@ class _Slicer:
     def _parts(self, node: gs.Node, kind: Pieces | Choices, batch: _Batch) -> list[list[Polygon]]:
         """Each polygon cut where a node bends."""
         found, count = [], 0
-        reads = batch.values[node.inputs[0].name] if isinstance(kind, Pieces) else _operands(node, batch)
+        reads = self._switching(node, kind, batch) if isinstance(kind, Pieces) else _operands(node, batch)
         for polygon, own in zip(batch.polygons, reads, strict=True):
             if count > self.most or self.stopped():
                 self.complete = False
                 break
             if isinstance(kind, Pieces):
-                parts = self._by_knots(node, kind, polygon, own)
+                parts, complete = cut_by_lines(polygon, own, self.most)
+                self.complete &= complete
             else:
                 parts = cut_by_choice(kind, polygon, own)
             least = THIN * area(self.window)
@@ -224,14 +225,18 @@ class _Slicer:
             count += len(solid)
         return found
 
-    def _by_knots(self, node: gs.Node, kind: Pieces, polygon: Polygon, values: Array) -> list[Polygon]:
-        shape = self.net.shape(node.inputs[0].name) or ()
-        lines = [np.zeros((3, 0))]
-        for knot, bend in zip(kind.knots, kind.bends, strict=True):
-            lines.append((values - _flat(knot, shape))[:, _flat(bend, shape) != 0])
-        parts, complete = cut_by_lines(polygon, np.concatenate(lines, axis=1), self.most)
-        self.complete &= complete
-        return parts
+    def _switching(self, node: gs.Node, kind: Pieces, batch: _Batch) -> list[Array]:
+        """Per polygon the functions whose zeros are where units may switch, shape (3, functions)."""
+        x, shape = batch.values[node.inputs[0].name], self.net.shape(node.inputs[0].name) or ()
+        found = [np.zeros((3, 0)) for _ in batch.polygons]
+        for at, weight in zip(kind.knots, kind.bends, strict=True):
+            values = _less(x, _flat(at, shape))
+            near = may_cross(batch.polygons, values) & (_flat(weight, shape) != 0)
+            found = [
+                np.concatenate([lines, own[:, which]], axis=1)
+                for lines, own, which in zip(found, values, near, strict=True)
+            ]
+        return found
 
     def _rectified(self, node: gs.Node, kind: Pieces, batch: _Batch) -> None:
         """Values behind a piecewise-linear activation none of whose units switches inside a polygon."""
@@ -239,9 +244,9 @@ class _Slicer:
         x, weights = batch.values[node.inputs[0].name], centres(batch.polygons)
         result, count = _flat(kind.slope, shape) * x + _flat(kind.offset, shape), np.zeros(len(x), dtype=np.int64)
         for at, weight in zip(kind.knots, kind.bends, strict=True):
-            knot, bend = _flat(at, shape), _flat(weight, shape)
-            on = (at_centres(weights, x - knot) > 0) & (bend != 0)
-            result += np.where(on[:, None, :], bend * (x - knot), 0.0)
+            values, bend = _less(x, _flat(at, shape)), _flat(weight, shape)
+            on = (at_centres(weights, values) > 0) & (bend != 0)
+            result += values * np.where(on, bend, 0.0)[:, None, :]
             count += on.sum(axis=1)
         batch.values[node.outputs[0].name] = result
         batch.active = [a + int(c) for a, c in zip(batch.active, count, strict=True)]
@@ -267,6 +272,11 @@ def _operands(node: gs.Node, batch: _Batch) -> Array:
         elif tensor.name:
             parts.append(batch.values[tensor.name])
     return np.concatenate(parts, axis=-1)
+
+
+def _less(values: Array, knot: Array) -> Array:
+    """What is above a knot, without a copy where that is 0."""
+    return values - knot if knot.any() else values
 
 
 def _flat(values: Array, shape: tuple[int, ...]) -> Array:

@@ -72,6 +72,22 @@ def at_centres(weights: Array, values: Array) -> Array:
     return np.asarray(np.einsum("pk,pke->pe", weights, values), dtype=np.float64)
 
 
+def may_cross(polygons: Sequence[Polygon], values: Array) -> NDArray[np.bool_]:
+    """Which functions may change sign inside a polygon, for many at once, shape (polygons, functions).
+
+    A function stays within its value at the centre plus and minus its slopes times the polygon's reach from there.
+
+    Args:
+        polygons: Convex.
+        values: Per polygon, shape (polygons, 3, functions).
+    """
+    weights = centres(polygons)
+    reach = np.array([np.abs(np.array(p) - w[1:]).max(axis=0) for p, w in zip(polygons, weights, strict=True)])
+    spread = np.abs(values[:, 1] - values[:, 0]) * reach[:, :1]
+    spread += np.abs(values[:, 2] - values[:, 0]) * reach[:, 1:]
+    return np.asarray(np.abs(at_centres(weights, values)) <= spread, dtype=np.bool_)
+
+
 def _corner_values(polygon: Polygon, values: Array) -> tuple[Array, Array]:
     """Values at the corners, shape (corners, entries), and what counts as 0 there, shape (entries,)."""
     x, y = np.array(polygon).T

@@ -66,6 +66,7 @@ class Walker:
         self._walk, self._root = self._start()
         self._base = 0
         self._none, self._zero = np.zeros((0, self.depth), dtype=np.int8), np.zeros(1, dtype=np.int64)
+        self._all = np.zeros((0, self.depth + 1), dtype=np.int8)
         self.move(())
 
     def move(self, prefix: Sequence[int]) -> None:
@@ -83,11 +84,25 @@ class Walker:
         result = self._proceed(WALK, self.depth, programmes, self._none, leaves)
         return int(leaves[0]), result == DONE
 
-    def collect(self, floor: int | None = None, most: int = 4096) -> tuple[NDArray[np.int8], bool]:
-        """The next nodes at a depth, at most so many, one per row; and whether none is left."""
+    def collect(
+        self,
+        floor: int | None = None,
+        most: int = 4096,
+        *,
+        programmes: int = 1 << 62,
+        parity: NDArray[np.int8] | None = None,
+    ) -> tuple[NDArray[np.int8], bool]:
+        """The next nodes at a depth, at most so many, one per row; and whether none is left.
+
+        Args:
+            floor: The depth; that of regions by default.
+            most: Nodes after which to pause.
+            programmes: Programmes after which to pause.
+            parity: Rows that nodes must satisfy, see :func:`~onnxprune.regions.descent.proceed`.
+        """
         floor = self.depth if floor is None else floor
         found, leaves = np.zeros((most, floor), dtype=np.int8), np.zeros(1, dtype=np.int64)
-        result = self._proceed(WALK, floor, 1 << 62, found, leaves)
+        result = self._proceed(WALK, floor, programmes, found, leaves, parity)
         return found[: leaves[0]], result == DONE or (result == FULL and self._walk.depth[0] < 0)
 
     def sides(self) -> tuple[int, ...]:
@@ -149,9 +164,11 @@ class Walker:
         programmes: int = 0,
         found: NDArray[np.int8] | None = None,
         leaves: NDArray[np.int64] | None = None,
+        parity: NDArray[np.int8] | None = None,
     ) -> int:
         found, leaves = self._none if found is None else found, self._zero if leaves is None else leaves
-        return descent.proceed(self._units, self._walk, task, self._base, floor, programmes, found, leaves)
+        rows = self._all if parity is None else parity
+        return descent.proceed(self._units, self._walk, task, self._base, floor, programmes, found, leaves, rows)
 
     def _project(self, closed: bool) -> Units:
         """Inputs enter through few combinations: an orthonormal basis of all rows that read them."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from onnxprune.alignment import Kept
 from onnxprune.domain import Domain
@@ -17,6 +18,7 @@ from onnxprune.graph.files import Source, fingerprint, standard_opset
 from onnxprune.graph.graph import Graph, label
 from onnxprune.graph.groups import Units
 from onnxprune.removable import Status
+from onnxprune.report.details import Details
 from onnxprune.stability import LayerStates, Proofs, Stage, State, unit_states
 
 if TYPE_CHECKING:
@@ -32,13 +34,26 @@ TRUST = ("certified", "solver")
 
 @dataclass(frozen=True)
 class Report:
-    """A report as plain data (``content``, the JSON of ``--report``)."""
+    """A report as plain data (``content``, the JSON of ``--report``), with details for pages."""
 
     content: dict[str, Any]
+    details: Details = field(default_factory=Details, compare=False, repr=False)
 
     def to_json(self) -> str:
         """Indented JSON text."""
         return json.dumps(self.content, indent=1, allow_nan=False) + "\n"
+
+    def to_html(self) -> str:
+        """A self-contained page: the file of ``--html``."""
+        from onnxprune.report.page.report_page import report_page  # noqa: PLC0415 # only where a page is wanted
+
+        return report_page(self)
+
+    def _repr_html_(self) -> str:
+        """A summary for notebooks."""
+        from onnxprune.report.page.notebook import notebook_summary  # noqa: PLC0415 # as above
+
+        return notebook_summary(self.content)
 
     def __getitem__(self, key: str) -> Any:
         return self.content[key]
@@ -49,6 +64,7 @@ def build_report(
     source: Source,
     domain: Domain,
     costs: Mapping[str, Cost],
+    latencies: Mapping[str, NDArray[np.float64]],
     baseline: Facts,
     proofs: Proofs,
     final: Reduced,
@@ -63,6 +79,7 @@ def build_report(
         source: The model as it was read.
         domain: Where equivalence is promised.
         costs: Under ``before``, ``tidied``, ``after``.
+        latencies: Milliseconds of single runs under the same names; empty where nothing was measured.
         baseline: Facts of the tidied model, whose units are counted.
         proofs: What was proved of the tidied model.
         final: The result.
@@ -71,7 +88,8 @@ def build_report(
         provider: Execution provider of the validation.
         notes: Sentences for the user.
     """
-    layers = _layers(baseline, proofs, final)
+    stages = [unit_states(baseline.graph, baseline.groups, s.bounds, proofs.switching) for s in proofs.stages]
+    layers = _layers(stages, baseline, proofs, final)
     units = {key: sum(layer[key] for layer in layers) for key in ("total", *STATES)}
     units["removed"] = sum(layer["total"] - len(layer["kept"]) for layer in layers)
     units["merged"] = sum(entry.merged for entry in final.entries.values())
@@ -108,7 +126,8 @@ def build_report(
                 "provider": provider.removesuffix("ExecutionProvider").lower(),
             },
             "notes": list(notes),
-        }
+        },
+        Details(stages[-1], latencies),
     )
 
 
@@ -134,8 +153,9 @@ def _needed(entry: PassEntry) -> str:
     return "ON_DOMAIN" if entry.needed_domain else "ALWAYS"
 
 
-def _layers(baseline: Facts, proofs: Proofs, final: Reduced) -> list[dict[str, Any]]:
-    stages = [unit_states(baseline.graph, baseline.groups, s.bounds, proofs.switching) for s in proofs.stages]
+def _layers(
+    stages: Sequence[Sequence[LayerStates]], baseline: Facts, proofs: Proofs, final: Reduced
+) -> list[dict[str, Any]]:
     graph = Graph(final.model)
     after = Facts(graph, baseline.domain, known=final.known)
     remaining = {label(units.node): units for units in after.groups.units}

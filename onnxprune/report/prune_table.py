@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import IO, TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -48,6 +48,8 @@ def print_pruned(report: Mapping[str, Any], *, written: str | None, layers: bool
     if report["latency_budget"]:
         budget = report["latency_budget"]
         _say(out, f"{budget['asked']:.0%} of the latency: {budget['macs']:.0%} of the multiply-adds")
+    if report["blocks"]:
+        _say(out, _blocks_line(report["blocks"]))
     _say(out, quality_line(report))
     _say(out, report["speed"])
     for note in report["notes"]:
@@ -55,6 +57,15 @@ def print_pruned(report: Mapping[str, Any], *, written: str | None, layers: bool
     _say(out, "changes the function: APPROXIMATE")
     if written:
         _say(out, f"written: {written}")
+
+
+def _blocks_line(blocks: Sequence[Mapping[str, Any]]) -> str:
+    """How far from best the selection is in the blocks that were proved, relative to its own cost there."""
+    proved = [block for block in blocks if block["bound"] is not None]
+    size = max((abs(block["chosen"]) for block in proved), default=0.0) or 1.0
+    best = sum(block["chosen"] - block["bound"] <= 1e-6 * size for block in proved)
+    most = max(((block["chosen"] - block["bound"]) / size for block in proved), default=0.0)
+    return f"blocks of {blocks[0]['weights']} weights: {best} of {len(blocks)} proved best, gap at most {most:.1%}"
 
 
 def quality_line(report: Mapping[str, Any]) -> str:

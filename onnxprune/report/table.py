@@ -150,12 +150,12 @@ def _print_table(out: Console, layers: Sequence[Mapping[str, Any]], *, whole: bo
         counts = (layer["total"], *(layer[state] for state in STATES), layer["total"] - len(layer["kept"]))
         cells = [f"{count or '-':>{len(column) + 2}}" for count, column in zip(counts, COLUMNS, strict=True)]
         _print_line(out, set_cell_size(name, names) + "".join(cells))
-        _print_detail(out, "proved by: ", _proved_by(layer))
+        _print_detail(out, "proved by: ", proved_by(layer))
         reasons = (f"{reason} ({count})" for reason, count in layer["kept_because"].items())
         _print_detail(out, "stays because: ", "; ".join(reasons))
 
 
-def _proved_by(layer: Mapping[str, Any]) -> str:
+def proved_by(layer: Mapping[str, Any]) -> str:
     """Methods, with the number of units that each of them proved."""
     counts = dict(layer["by_method"])
     if not layer["activation"]:

@@ -42,6 +42,10 @@ class LayerStates:
     states: tuple[State, ...]
     margins: NDArray[np.float64] = field(repr=False)
     """Per unit how far the proved bound is on its side of the threshold; NaN where nothing is proved."""
+    lower: NDArray[np.float64] = field(repr=False)
+    """Per unit the proved lower bound of the pre-activation."""
+    upper: NDArray[np.float64] = field(repr=False)
+    """Per unit the proved upper bound of the pre-activation."""
 
     def count(self, state: State) -> int:
         """Number of units in a state."""
@@ -94,7 +98,7 @@ def _states(graph: Graph, units: Units, bounds: Bounds, switching: Mapping[Axis,
         else:
             states.append(State.UNDECIDED)
     kind = "" if activation is None else op_of(activation)
-    return LayerStates(label(units.node), op_of(units.node), kind, tuple(states), margins)
+    return LayerStates(label(units.node), op_of(units.node), kind, tuple(states), margins, pre_low, pre_high)
 
 
 def _activation(graph: Graph, node: gs.Node) -> gs.Node | None:

@@ -19,6 +19,7 @@ from onnxprune.surgeon.matching import Matching, Values, matching
 from onnxprune.surgeon.options import PruneOptions
 from onnxprune.surgeon.paper_methods import published
 from onnxprune.surgeon.reach import reach
+from onnxprune.surgeon.selection.fisher_blocks import ProvedBlock
 from onnxprune.surgeon.stages import Choose, Effort, Pruned, operate
 from onnxprune.surgeon.targets import Parameters, parameters, working_model
 from onnxprune.surgeon.units import Channels, UnitChoice
@@ -50,6 +51,7 @@ class Operated:
         mismatch: Objective on the held-out samples at the end; its unit is the variance of what is compared.
         history: Objective on the fitted samples per stage.
         notes: Sentences for the user.
+        blocks: Blocks of CBS's selection that were proved.
     """
 
     values: Values
@@ -60,6 +62,7 @@ class Operated:
     mismatch: float
     history: list[float]
     notes: list[str] = field(default_factory=list)
+    blocks: list[ProvedBlock] = field(default_factory=list)
 
 
 def operated(
@@ -81,7 +84,9 @@ def operated(
     found = parameters(graph, options.keep)
     if options.method != "surgeon":
         told = published(graph, found, fit, held, options, provider)
-        return Operated(told.values, told.masks, told.found, float(bool(told.masks)), 0, told.mismatch, [], told.notes)
+        return Operated(
+            told.values, told.masks, told.found, float(bool(told.masks)), 0, told.mismatch, [], told.notes, told.blocks
+        )
     found, derivatives = reach(graph, found, provider, options.threads)
     constants = graph.constants()
     dense = {name: np.asarray(constants[name].values) for name in derivatives.weights}

@@ -34,6 +34,7 @@ class PruneOptions:
         budget: Seconds of descent at most.
         align: Channels stay in multiples of it (units).
         sparse: Store weights as sparse initializers where ONNX Runtime accepts them.
+        blocks: Blocks of 20 weights whose selection a MILP proves or improves on, for the report (``cbs`` only).
         seed: Of the held-out samples, batches and probes.
         provider: Execution provider.
         threads: Threads of ONNX Runtime (0: its default).
@@ -56,6 +57,7 @@ class PruneOptions:
     budget: float = 600.0
     align: int = 8
     sparse: bool = False
+    blocks: int = 0
     seed: int = 0
     provider: str | None = None
     threads: int = 0
@@ -81,6 +83,7 @@ class PruneOptions:
             "steps": (self.steps >= 0, "0 or more"),
             "budget": (0 < self.budget < math.inf, "a number of seconds above 0"),
             "align": (self.align in (1, 4, 8, 16), "1, 4, 8 or 16"),
+            "blocks": (self.blocks >= 0, "0 or more"),
             "seed": (self.seed >= 0, "0 or more"),
             "threads": (self.threads >= 0, "0 or more"),
         }
@@ -110,6 +113,9 @@ class PruneOptions:
             raise InputError(
                 f"Method {self.method} prunes single weights to a sparsity.", hint="Leave --method out for the rest."
             )
+
+        if self.blocks and self.method != "cbs":
+            raise InputError("Blocks of a selection are proved for method cbs only.", hint="Add --method cbs.")
 
     @property
     def pattern(self) -> tuple[int, int] | None:

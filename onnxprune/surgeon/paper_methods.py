@@ -26,6 +26,7 @@ from onnxprune.surgeon.reach import reachable
 from onnxprune.surgeon.sample_loss import CrossEntropy, SquaredError, Tensors
 from onnxprune.surgeon.selection import cbs_select, cbs_update, chita, removal_count, without_smallest
 from onnxprune.surgeon.selection.arrays import Array, Mask
+from onnxprune.surgeon.selection.fisher_blocks import ProvedBlock, prove_blocks
 from onnxprune.surgeon.targets import Parameters
 
 SELECTING = (1e-2, 1.0, 1e2)
@@ -43,6 +44,21 @@ SPREAD = 500
 
 
 @dataclass(frozen=True)
+class Candidate:
+    """Weights of the whole network after selection and update.
+
+    Attributes:
+        vector: Shape (N,), the weights.
+        mask: Shape (N,), True where kept.
+        ridge: Of the Fisher matrix by which they were selected.
+    """
+
+    vector: Array
+    mask: Mask
+    ridge: float
+
+
+@dataclass(frozen=True)
 class Published:
     """What a method arrived at.
 
@@ -52,6 +68,7 @@ class Published:
         masks: Which of them stay; empty where it was stopped before anything was found.
         mismatch: Half the squared error of the outputs on the held-out samples, in units of their variance.
         notes: Sentences for the user.
+        blocks: Blocks of CBS's selection that were proved.
     """
 
     found: Parameters
@@ -59,6 +76,7 @@ class Published:
     masks: dict[str, NDArray[np.bool_]]
     mismatch: float
     notes: list[str]
+    blocks: list[ProvedBlock]
 
 
 def published(
@@ -96,18 +114,24 @@ def published(
     few = derivatives.forward(fit.take(slice(0, SPREAD)).inputs, dense)
     squared = Losses(derivatives, SquaredError.of(few, options.seed), dense)
     notes: list[str] = []
-    answer: tuple[Array, Mask] | None
+    blocks: list[ProvedBlock] = []
+    answer: Candidate | None
     if options.method == "magnitude":
         mask = without_smallest(np.abs(weights), count)
-        answer = np.where(mask, weights, 0.0), mask
+        answer = Candidate(np.where(mask, weights, 0.0), mask, 0.0)
     else:
         losses = squared
         if fit.labels is not None or options.classify:
             losses = Losses(derivatives, CrossEntropy(found.outputs[0]), dense)
         notes.append(_said(options, labelled=fit.labels is not None))
-        answer = _Search(losses, found, flattened, weights, count, fit, held, options, notes).best()
-    values, masks = (dense, {}) if answer is None else (flattened.cast(answer[0], dense), flattened.apart(answer[1]))
-    return Published(found, values, masks, squared.mean(held, values, squared.wanted(held)), notes)
+        search = _Search(losses, found, flattened, weights, count, fit, held, options, notes)
+        answer = search.best()
+        if answer is not None:
+            blocks = search.blocks(answer)
+    values, masks = dense, {}
+    if answer is not None:
+        values, masks = flattened.cast(answer.vector, dense), flattened.apart(answer.mask)
+    return Published(found, values, masks, squared.mean(held, values, squared.wanted(held)), notes, blocks)
 
 
 def _said(options: PruneOptions, *, labelled: bool) -> str:
@@ -147,16 +171,27 @@ class _Search:
         self.probe = self.fit.take(slice(0, max(FEWEST, int(ROUND_WORK / work))))
         self.probe_wanted = losses.wanted(self.probe)
 
-    def best(self) -> tuple[Array, Mask] | None:
-        """New weights with the least loss on the held-out samples, and which of them stay."""
+    def best(self) -> Candidate | None:
+        """The one with the least loss on the held-out samples."""
         best, least = None, np.inf
         for candidate in self._cbs() if self.options.method == "cbs" else self._chita():
-            loss = self._loss(self.held, candidate[0], self.wanted)
+            loss = self._loss(self.held, candidate.vector, self.wanted)
             if best is None or loss < least:
                 best, least = candidate, loss
         return best
 
-    def _cbs(self) -> Iterator[tuple[Array, Mask]]:
+    def blocks(self, best: Candidate) -> list[ProvedBlock]:
+        """Blocks of the selection, chosen anew by MILP; as many as were asked for."""
+        asked, found = self.options.blocks, list[ProvedBlock]()
+        choices = prove_blocks(self.weights, self.gradients, best.mask, asked, ridge=best.ridge, seed=self.options.seed)
+        for block in choices:
+            found.append(block)
+            self.options.progress(f"CBS: block {len(found)} of {asked} proved")
+            if self.options.stopped():
+                break
+        return found
+
+    def _cbs(self) -> Iterator[Candidate]:
         """CBS-S for every ridge, from magnitude and randomised magnitude, each with every ridge of CBS-U."""
         for number, ridge in enumerate(SELECTING):
             if self.options.stopped():
@@ -171,16 +206,17 @@ class _Search:
                 loss=self._round_loss,
             )
             for update in UPDATING:
-                yield cbs_update(self.weights, self.gradients, told.mask, ridge=update * self.unit), told.mask
+                vector = cbs_update(self.weights, self.gradients, told.mask, ridge=update * self.unit)
+                yield Candidate(vector, told.mask, ridge * self.unit)
 
-    def _chita(self) -> Iterator[tuple[Array, Mask]]:
+    def _chita(self) -> Iterator[Candidate]:
         """Iterative hard thresholding and back-solve for every ridge."""
         for number, ridge in enumerate(THRESHOLDING):
             if self.options.stopped():
                 return
             self.options.progress(f"CHITA: selection {number + 1} of {len(THRESHOLDING)}")
             told, vector = chita(self.weights, self.gradients, self.count, ridge=ridge * self.unit)
-            yield vector, told.mask
+            yield Candidate(vector, told.mask, ridge * self.unit)
 
     def _round_loss(self, mask: Mask) -> float:
         """Loss on calibration samples with the removed weights at 0 and the others as they were."""

@@ -22,6 +22,7 @@ from onnxprune.surgeon.memory import Memory
 from onnxprune.surgeon.methods import Operated
 from onnxprune.surgeon.options import PruneOptions
 from onnxprune.surgeon.outcome import Quality
+from onnxprune.surgeon.selection.fisher_blocks import ProvedBlock
 
 SCHEMA = 1
 SLACK = 1.05
@@ -86,6 +87,7 @@ def prune_report(
             "layers": layers,
             "kept": operated.found.refused,
             "removed_units": removed,
+            "blocks": [_block(block) for block in operated.blocks],
             "sparse_tensors": list(sparse),
             "latency_budget": None if latency is None else asdict(latency),
             "calibration": {
@@ -104,6 +106,20 @@ def prune_report(
         },
         Details(latencies=latencies),
     )
+
+
+def _block(block: ProvedBlock) -> dict[str, Any]:
+    """Objective of the selection there, where exchanges end, the best found, and the bound."""
+    result = block.result
+    return {
+        "weights": len(block.index),
+        "chosen": block.chosen,
+        "local": result.local,
+        "value": result.value,
+        "bound": result.bound if np.isfinite(result.bound) else None,
+        "gap": result.gap if np.isfinite(result.gap) else None,
+        "seconds": round(result.seconds, 3),
+    }
 
 
 def speed_sentence(structure: str, costs: Mapping[str, Cost], removed: int, sparse: bool) -> str:

@@ -94,20 +94,23 @@ def _gemm(given: Given, shapes: list[tuple[int, ...] | None]) -> Step | None:
     weights = given.constant(1)
     if weights is None or int(given.node.get("transA", 0)) or shapes[0] is None:
         return None
-    plain = float(given.node.get("alpha", 1.0)) == 1.0
+    factor = float(given.node.get("alpha", 1.0))
     matrix = weights if int(given.node.get("transB", 0)) else weights.T
-    if not plain:
-        return None
     bias = given.bounds(2) if given.node.has(2) else None
     if bias is not None and float(given.node.get("beta", 1.0)) != 1.0:
         bias = bias * given.point(float(given.node.get("beta", 1.0)))
-    absolute = np.abs(matrix.astype(np.float64))
+    absolute = np.abs(factor) * np.abs(matrix.astype(np.float64))
+
+    def back(rows: Numbers) -> Numbers:
+        scaled = rows if factor == 1.0 else rows * (Dyadic.of(factor) if isinstance(rows, Dyadic) else factor)
+        return times(lambda w, a: a @ w, matrix, scaled)
+
     return Step(
-        {0: lambda rows: times(lambda w, a: a @ w, matrix, rows)},
+        {0: back},
         bias,
-        max(matrix.shape),
+        max(matrix.shape) + 1,
         lambda sizes: sizes[0] @ absolute.T + _height(bias),
-        forward=matrix.shape[1] + 1,
+        forward=matrix.shape[1] + 2,
     )
 
 
@@ -303,14 +306,49 @@ def _pad(given: Given, shapes: list[tuple[int, ...] | None]) -> Step | None:
     return _moving(0, lambda m: m[key], lambda sizes: np.pad(sizes[0], widths))
 
 
+def _global_mean(given: Given, shapes: list[tuple[int, ...] | None]) -> Step | None:
+    shape = shapes[0]
+    if shape is None or len(shape) < 3:
+        return None
+    axes, count = tuple(range(2, len(shape))), int(np.prod(shape[2:]))
+    share = 1.0 / count
+
+    def back(rows: Numbers) -> Numbers:
+        spread = moved(rows, lambda m: np.broadcast_to(m, (*m.shape[:3], *shape[2:])))
+        return spread * (Dyadic.of(share) if isinstance(rows, Dyadic) else share)
+
+    return Step({0: back}, None, 2, lambda sizes: sizes[0].mean(axis=axes, keepdims=True), always=2, forward=count + 1)
+
+
+def _mean(given: Given, shapes: list[tuple[int, ...] | None]) -> Step | None:
+    kernel, shape = tuple(int(k) for k in given.node.get("kernel_shape", ())), shapes[0]
+    if shape is None or shape[0] != 1 or int(given.node.get("ceil_mode", 0)):
+        return None
+    where, channels, count = geometry(given.node, kernel, shape[2:]), shape[1], int(np.prod(kernel))
+    if where is None or (where.padded and not int(given.node.get("count_include_pad", 0))):
+        return None
+    ones, share = np.ones((channels, 1, *kernel)), 1.0 / count
+
+    def back(rows: Numbers) -> Numbers:
+        def flat(w: Any, a: Any) -> Any:
+            return spread_back(w, a.reshape(len(a), *a.shape[2:]), where, channels, shape[2:])[:, None]
+
+        return times(flat, ones, rows) * (Dyadic.of(share) if isinstance(rows, Dyadic) else share)
+
+    size: Any = lambda sizes: convolved(ones, sizes[0], where, channels) * share  # noqa: E731
+    return Step({0: back}, None, count + 2, size, always=2, forward=count + 1)
+
+
 _MAKERS: dict[str, Callable[[Given, list[tuple[int, ...] | None]], Step | None]] = {
     "Add": _add,
+    "AveragePool": _mean,
     "BatchNormalization": _normalize,
     "Concat": _concat,
     "Conv": _conv,
     "Div": _div,
     "Gather": _gather,
     "Gemm": _gemm,
+    "GlobalAveragePool": _global_mean,
     "MatMul": _matmul,
     "Mul": _mul,
     "Neg": _neg,

@@ -73,7 +73,7 @@ RULES: dict[str, Slopes] = {"adaptive": adaptive, "flat": flat, "steep": steep, 
 
 @dataclass(frozen=True)
 class Bent:
-    """A piecewise-linear activation: points between which it is straight, and its values there."""
+    """A piecewise-linear activation: points between which it is straight, and its values at single points."""
 
     node: Node
     knots: tuple[float, ...]
@@ -85,20 +85,34 @@ def bent(given: Given) -> Bent | None:
     node = given.node
     if node.op == "Relu":
         return Bent(node, (0.0,), _rectified)
-    if node.op == "LeakyRelu" and 0 <= float(node.get("alpha", 0.01)) <= 1:
+    if node.op == "LeakyRelu":
         alpha = float(node.get("alpha", 0.01))
         return Bent(node, (0.0,), lambda x: _leaky(x, alpha))
+    if node.op == "PRelu":
+        return _with_slopes(given)
     ends = clip_ends(given) if node.op == "Clip" else None
     if ends is not None:
         return Bent(node, ends, lambda x: x.clamped(*ends))
     return None
 
 
+def _with_slopes(given: Given) -> Bent | None:
+    """PRelu with constant slopes, one for each entry of a sample."""
+    slopes, shape = given.constant(1), given.sample(0)
+    if slopes is None or shape is None:
+        return None
+    try:
+        flat = np.broadcast_to(slopes, shape).reshape(1, -1)
+    except ValueError:
+        return None
+    return Bent(given.node, (0.0,), lambda x: _leaky(x, flat.astype(np.float64)))
+
+
 def _rectified(x: Interval) -> Interval:
     return x.monotone(lambda v: larger(v, number(0.0, v)))
 
 
-def _leaky(x: Interval, alpha: float) -> Interval:
+def _leaky(x: Interval, alpha: float | Floats) -> Interval:
     zero = number(0.0, x.low)
     slope = x.like(np.array(alpha), np.array(alpha))
     return x.monotone(lambda v: larger(v, zero)) + x.monotone(lambda v: smaller(v, zero)) * slope
@@ -232,8 +246,8 @@ class Backward:
         rows = self._open.pop(output)
         flat_rows = _flattened(rows, self._count)
         ends = _spread(known, shape)
-        values = activation.value(ends)
-        floats = [end for pair in (ends.floats(), values.floats()) for end in pair]
+        corners = [activation.value(Interval(end, end)).floats()[1] for end in (ends.low, ends.high)]
+        floats = [*ends.floats(), *corners]
         c = flat_rows.floats(np.inf) if isinstance(flat_rows, Dyadic) else flat_rows
         below = all(k >= 0 for k in activation.knots)
         with np.errstate(all="ignore"):
@@ -290,8 +304,7 @@ class Backward:
             for knot in activation.knots:
                 inside = (low < knot) & (high > knot)
                 if np.isfinite(knot) and inside.any():
-                    point = Interval.point(np.array(knot))
-                    value = float(activation.value(point).high)
+                    value = activation.value(Interval.point(np.array(knot))).high
                     most = np.where(inside, np.maximum(most, c * value - d * knot), most)
             reach = np.maximum(np.maximum(np.abs(low), np.abs(high)), np.maximum(np.abs(at_low), np.abs(at_high)))
             cost = gamma(most.shape[1] + 4) * ((np.abs(c) + np.abs(d)) * reach).sum(axis=1)

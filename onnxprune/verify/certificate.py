@@ -15,7 +15,6 @@ Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
 
 STATES = ("inactive", "active", "constant", "unread")
-METHODS = ("interval", "linear", "split", "lp", "mip", "none")
 
 
 @dataclass(frozen=True)
@@ -31,8 +30,8 @@ class Claims:
         bounds: Per unit the bound that proves the state: an upper one for "inactive", a lower one for "active", the
             width of the values for "constant", 0 for "unread".
         margins: Per unit how far the bound is from the threshold.
-        method: What proved the bounds.
-        trust: "certified" or "solver".
+        method: The strongest kind of evidence that the bounds rest on, see ``evidence.METHODS``; "none" for "unread".
+        trust: "certified", or "solver" where that evidence is a solver's word.
     """
 
     tensor: str

@@ -18,7 +18,7 @@ from onnxprune.verify.network import Network
 from onnxprune.verify.numbers import Interval
 from onnxprune.verify.reasons import Rejected
 from onnxprune.verify.relation import Relation, Side
-from onnxprune.verify.states import Found, check_claims, states
+from onnxprune.verify.states import Found, check_claims, states, with_kinds
 from onnxprune.verify.witnesses import check_witnesses
 
 if TYPE_CHECKING:
@@ -78,12 +78,18 @@ def check(
     known, word = _bounds(before, inputs, certificate.steps, certificate, exact=exact, finite=True)
     other, word_other = _bounds(after, inputs, certificate.steps_optimized, certificate, exact=exact, finite=False)
     sides = Side(before, known, exact), Side(after, other, exact)
+    certified = Side(before, without_word(before, inputs, certificate, exact=exact), exact) if word else sides[0]
     relation = Relation(*sides, certificate.anchors, certificate.open_rows)
     forms = relation.run()
     missing = [name for name in certificate.anchors if name not in relation.forms]
     if missing:
         raise Rejected(f"the original has no tensor {missing[0]} that could be compared")
-    found = {walk.result: states(sides[0], walk) for walk in relation.walks}
+    unused = [name for name in certificate.open_rows if name not in relation.opened]
+    if unused:
+        raise Rejected(f"nothing depends on the rows of {unused[0]} that are said to be handed on")
+    found = {
+        walk.result: with_kinds(states(sides[0], walk), walk, certified, certificate.steps) for walk in relation.walks
+    }
     check_claims(certificate.claims, {name: items for name, items in found.items() if items})
     verdict = Verdict({}, {}, exact=exact, solver=sum(word.values()) + sum(word_other.values()))
     for name, form in forms.items():
@@ -187,10 +193,12 @@ def domain(certificate: Certificate, net: Network, *, exact: bool) -> dict[str, 
         _fits(name, low.shape, net)
         found[name] = Interval.of(low, high, exact=exact)
     for constraint in certificate.constraints:
-        for name, index, coefficient in constraint.terms:
+        for name, index, _ in constraint.terms:
             shape = net.sample(name) if name in net.inputs else None
-            if shape is None or not 0 <= index < int(np.prod(shape)) or not np.isfinite(coefficient):
+            if shape is None or not 0 <= index < int(np.prod(shape)):
                 raise Rejected("a constraint of the domain names an entry that no input has")
+        if not np.isfinite([constraint.bound, *(coefficient for _, _, coefficient in constraint.terms)]).all():
+            raise Rejected("a constraint of the domain is not finite")
     return found
 
 
@@ -210,12 +218,21 @@ def _bounds(
     exact: bool,
     finite: bool,
 ) -> tuple[dict[str, Interval], dict[str, int]]:
-    evidence = Evidence(net, inputs, steps, certificate.constraints, exact)
+    evidence = Evidence(net, inputs, steps, certificate.constraints, exact=exact)
     bounds = Forward(net, inputs, exact, finite, evidence.refine).run()
     unused = evidence.unused(bounds)
     if unused:
         raise Rejected(f"there is no tensor {unused[0]} that could be bounded")
     return bounds, evidence.solver
+
+
+def without_word(
+    net: Network, inputs: Mapping[str, Interval], certificate: Certificate, *, exact: bool
+) -> dict[str, Interval]:
+    """Bounds on the original's tensors that do not rest on a solver's word, not even indirectly."""
+    steps = [step for step in certificate.steps if step.trust == "certified"]
+    evidence = Evidence(net, inputs, steps, certificate.constraints, exact=exact, strict=False)
+    return Forward(net, inputs, exact, refine=evidence.refine).run()
 
 
 def _within(name: str, value: float, claimed: Mapping[str, float], what: str, *, exact: bool) -> None:

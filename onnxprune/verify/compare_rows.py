@@ -22,6 +22,8 @@ Floats = NDArray[np.float64]
 STORED = 2.0**-22
 """Share of what a constant was added up from that rounding it to float32, once or twice, may have changed."""
 SUBNORMAL = 2.0**-149
+CONSTANT = 2.0**-40
+"""Share of its size by which a channel may vary and still count as constant."""
 UNBOUNDED = 1e30
 """Sizes from here on say nothing: they stand for values that are only known to be finite."""
 
@@ -119,7 +121,7 @@ def _difference(one: Form, other: Form, after: Side, axis: int) -> tuple[Interva
     reach, rounding = one.size.copy(), np.zeros(one.rows)
     for key in dict.fromkeys((*one.terms, *other.terms)):
         pair = _aligned(one.terms.get(key), other.terms.get(key), one.rows)
-        bounds, size = _channels(key, pair[0].width, after, axis)
+        size = _channels(key, pair[0].width, after, axis)
         for term in pair[:1]:
             reach[term.rows] += _dot(term.mass, term, np.where(size < UNBOUNDED, size, 1.0))
         if _equal(*pair):
@@ -130,10 +132,8 @@ def _difference(one: Form, other: Form, after: Side, axis: int) -> tuple[Interva
         rounding[pair[0].rows] += _dot(np.where(small, worth, 0.0), pair[0], size)
         if not small.all():
             rest = gap * gap.like(np.where(small, 0.0, 1.0), np.where(small, 0.0, 1.0))
-            seen = _seen(bounds, pair[0].columns, (1,) * (rest.ndim - 2))
-            part = (rest * seen).map(lambda m: m.reshape(len(m), -1)).total(1)
-            low, high = np.zeros(one.rows), np.zeros(one.rows)
-            total = total + _spread(part, pair[0].rows, total, (low, high))
+            part = _worth(rest, pair[0], after.rows(key[0], axis, pair[0].width), padded=sees_border(key))
+            total = total + _spread(part, pair[0].rows, total, (np.zeros(one.rows), np.zeros(one.rows)))
     return total, reach * (1 + 1e-9), rounding * (1 + 1e-9)
 
 
@@ -154,13 +154,39 @@ def _spread(part: Interval, rows: NDArray[np.int64], like: Interval, zeros: tupl
     return _placed(like.like(*zeros), part, (rows,))
 
 
-def _channels(key: Key, width: int, after: Side, axis: int) -> tuple[Interval, Floats]:
-    """What a window can see of a tensor's channels, and the largest sizes of that."""
-    tensor, windows = key
-    bounds = after.rows(tensor, axis, width)
-    if isinstance(windows, tuple) or (isinstance(windows, Geometry) and windows.padded):
-        bounds = bounds.hull(bounds.like(np.zeros(()), np.zeros(())))
-    return bounds, sizes(bounds)
+def _worth(weights: Interval, term: Term, bounds: Interval, *, padded: bool) -> Interval:
+    """Bounds on the products of weights with channels, per row.
+
+    Channels that do not vary are added up tap by tap before anything else, since what one of them lacks another one
+    may make up for; where a window reaches beyond the image a tap counts or not.
+    """
+    low, high = bounds.floats()
+    still = high - low <= CONSTANT * np.maximum(np.abs(low), np.abs(high))
+    columns = term.columns
+    seen = bounds.map(lambda m: m[None] if columns is None else m[columns])
+    fixed = np.broadcast_to(still[None] if columns is None else still[columns], weights.shape[:2])
+    kernel = (1,) * (weights.ndim - 2)
+    products = weights * seen.map(lambda m: m.reshape(*m.shape, *kernel))
+    parts = []
+    for mask in (fixed, ~fixed):
+        chosen = mask.astype(np.float64).reshape(*mask.shape, *kernel)
+        parts.append(products * products.like(chosen, chosen))
+    taps = parts[0].total(1)
+    if padded:
+        zero = parts[1].like(np.zeros(()), np.zeros(()))
+        taps, parts[1] = taps.hull(zero), parts[1].hull(zero)
+    flat = [part.map(lambda m: m.reshape(len(m), -1)).total(1) for part in (taps, parts[1])]
+    return flat[0] + flat[1]
+
+
+def sees_border(key: Key) -> bool:
+    """Whether windows may reach beyond the image."""
+    return isinstance(key[1], tuple) or (isinstance(key[1], Geometry) and key[1].padded)
+
+
+def _channels(key: Key, width: int, after: Side, axis: int) -> Floats:
+    """The largest sizes of what a window can see of a tensor's channels."""
+    return sizes(after.rows(key[0], axis, width))
 
 
 def _dot(weights: Floats, term: Term, size: Floats) -> Floats:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from onnxprune.verify.backward import RULES, Backward
 from onnxprune.verify.cases import Cuts, Phase, covers
 from onnxprune.verify.network import Network
-from onnxprune.verify.numbers import Interval, choose, larger, smaller
+from onnxprune.verify.numbers import Interval, choose, gamma, larger, smaller
 from onnxprune.verify.reasons import Rejected
 from onnxprune.verify.subboxes import bending, swept
 
@@ -22,6 +22,8 @@ MEMORY = 2**23
 """Coefficients on the widest tensor that are held at once."""
 
 
+METHODS = ("interval", "linear", "split", "lp", "mip")
+"""Kinds of evidence, from none to much: none beyond intervals, a walk back, sub-boxes, duals, cases (or a solver)."""
 ALIKE = 1e-6
 """Share of the size of an entry by which a claimed bound may be looser than what is proved."""
 
@@ -60,6 +62,11 @@ class Leaf:
     phases: tuple[Phase, ...] = ()
     multipliers: Multipliers = Multipliers()
 
+    @property
+    def plain(self) -> bool:
+        """Whether this is no case, and the rule chooses all multipliers."""
+        return not self.phases and not self.multipliers.units and self.multipliers.constraints is None
+
 
 @dataclass(frozen=True)
 class Step:
@@ -70,7 +77,6 @@ class Step:
         upper: Whether they are upper bounds.
         entries: Of one sample, flat.
         bounds: Per entry.
-        method: How they were found, for reports.
         trust: "certified", or "solver" where nothing proves them.
         rule: Default choice of multipliers, a key of ``RULES``.
         leaves: Cases that cover the domain; one without phases where there are no cases.
@@ -81,11 +87,19 @@ class Step:
     upper: bool
     entries: Indices
     bounds: Floats
-    method: str = "linear"
     trust: str = "certified"
     rule: str = "adaptive"
     leaves: tuple[Leaf, ...] = (Leaf(),)
     cuts: Cuts | None = None
+
+    @property
+    def method(self) -> str:
+        """What kind of evidence this is, see :data:`METHODS`."""
+        if self.trust == "solver" or len(self.leaves) > 1:
+            return "mip"
+        if self.cuts is not None:
+            return "split"
+        return "linear" if all(leaf.plain for leaf in self.leaves) else "lp"
 
 
 @dataclass
@@ -99,7 +113,7 @@ class Evidence:
         constraints: Of the domain.
         exact: Whether to compute without rounding.
         solver: By tensor, how many bounds rest on a solver's word.
-        strict: Whether a bound may not be looser than what is proved, either.
+        strict: Whether bounds have to be what is proved; else what is proved is taken, whatever they are.
         proved: What was proved, by the identity of a step; upper bounds, of the negative where lower ones are meant.
     """
 
@@ -131,6 +145,16 @@ class Evidence:
             found = self._apply(item, current)
         return found
 
+    def bound(self, item: Step, known: Mapping[str, Interval]) -> Floats:
+        """What the evidence of a step proves: upper bounds, of the negative where lower ones are meant.
+
+        Raises:
+            Rejected: It is no evidence.
+        """
+        shape = self.net.sample(item.tensor)
+        assert shape is not None
+        return self._proved(item, known, shape)
+
     def unused(self, known: Mapping[str, Interval]) -> list[str]:
         """Tensors of steps that the model does not have."""
         return [name for name in self._by_tensor if name not in known]
@@ -141,7 +165,7 @@ class Evidence:
         if shape is None or before.ndim not in (0, len(shape)):
             raise Rejected(f"{item.tensor} has no static size, so no entry of it can be bounded alone")
         count = int(np.prod(shape))
-        if len(item.entries) != len(item.bounds) or not _proper(item.entries, count):
+        if item.bounds.shape != item.entries.shape or not proper(item.entries, count):
             raise Rejected(f"a bound names entries that {item.tensor} does not have")
         if not np.isfinite(item.bounds).all():
             raise Rejected(f"a bound on {item.tensor} is not finite")
@@ -152,15 +176,15 @@ class Evidence:
         else:
             proved = self._proved(item, known, shape)
             self.proved[id(item)] = proved
-            self._compare(item, proved, signed, before, shape)
+            if self.strict:
+                self._compare(item, proved, signed, before, shape)
         return self._taken_over(item, before, proved, shape)
 
     def _compare(self, item: Step, proved: Floats, signed: Floats, before: Interval, shape: tuple[int, ...]) -> None:
         """Hold what is claimed against what is proved: not less, and not something else either."""
         low, high = (np.broadcast_to(end, shape).reshape(-1)[item.entries] for end in before.floats())
         size = np.maximum(np.maximum(np.abs(low), np.abs(high)), np.abs(proved))
-        loose = ~(signed - proved <= ALIKE * size) if self.strict else np.zeros(len(proved), dtype=bool)
-        wrong = np.flatnonzero(~(proved <= signed) | loose)
+        wrong = np.flatnonzero(~((proved <= signed) & (signed - proved <= ALIKE * size)))
         if len(wrong):
             at = int(wrong[0])
             raise Rejected(
@@ -198,7 +222,7 @@ class Evidence:
         for name, values in leaf.multipliers.values.items():
             units = leaf.multipliers.units.get(name)
             size = self.net.sample(name)
-            fits = units is not None and size is not None and _proper(units, int(np.prod(size)))
+            fits = units is not None and size is not None and proper(units, int(np.prod(size)))
             if not fits or units is None or values.shape != (len(item.entries), len(units)):
                 raise Rejected(f"multipliers for {name} do not fit")
             if not np.isfinite(values).all():
@@ -210,7 +234,7 @@ class Evidence:
         for start in range(0, len(item.entries), batch):
             part = slice(start, min(len(item.entries), start + batch))
             rows = one_hot(item.entries[part], shape, sign)
-            seeds, paid = self._constrained(leaf.multipliers.constraints, part, len(rows))
+            seeds, paid = self._constrained(leaf.multipliers.constraints, part, len(item.entries))
             fixed = leaf.multipliers.some(part)
             found = backward.upper(item.tensor, rows, RULES[item.rule], seeds, fixed)
             parts.append(np.nextafter(found + paid, np.inf))
@@ -232,20 +256,28 @@ class Evidence:
     def _constrained(self, prices: Floats | None, part: slice, count: int) -> tuple[dict[str, Floats], Floats]:
         """Coefficients on the inputs, and what is paid, where constraints of the domain are used."""
         if prices is None:
-            return {}, np.zeros(count)
-        if prices.ndim != 2 or prices.shape[1] != len(self.constraints) or (prices < 0).any():
+            return {}, np.zeros(1)
+        if prices.shape != (count, len(self.constraints)) or not (np.isfinite(prices) & (prices >= 0)).all():
             raise Rejected("multipliers of the domain's constraints do not fit, or are negative")
+        prices = prices[part]
         seeds: dict[str, Floats] = {}
-        paid = np.zeros(count)
-        for number, constraint in enumerate(self.constraints):
-            price = prices[part, number]
+        paid, sizes = np.zeros(len(prices)), np.zeros(len(prices))
+        for price, constraint in zip(prices.T, self.constraints, strict=True):
+            paid += price * constraint.bound
+            sizes += price * abs(constraint.bound)
             for name, index, coefficient in constraint.terms:
                 shape = self.net.sample(name) or ()
-                rows = seeds.setdefault(name, np.zeros((count, int(np.prod(shape)))))
-                rows[:, index] -= _exact_product(price, coefficient)
-            worth = price * constraint.bound
-            paid = np.nextafter(paid + np.nextafter(worth, np.inf), np.inf)
-        return {name: rows.reshape(count, *(self.net.sample(name) or ())) for name, rows in seeds.items()}, paid
+                rows = seeds.setdefault(name, np.zeros((len(prices), int(np.prod(shape)))))
+                rows[:, index] -= price * coefficient
+                sizes += price * abs(coefficient) * self._reach(name, index)
+        terms = sum(len(constraint.terms) + 1 for constraint in self.constraints)
+        paid = paid + gamma(terms) * sizes  # what rounding may have changed, in the seeds as in the sum
+        return {name: rows.reshape(-1, *(self.net.sample(name) or ())) for name, rows in seeds.items()}, paid
+
+    def _reach(self, name: str, entry: int) -> float:
+        """How large an entry of an input can be."""
+        ends = (np.broadcast_to(end, self.net.sample(name) or ()) for end in self.inputs[name].floats())
+        return float(max(abs(end.reshape(-1)[entry]) for end in ends))
 
     def _by_cuts(self, item: Step, known: Mapping[str, Interval]) -> Floats:
         key = (id(item.cuts), item.tensor, item.upper)
@@ -274,12 +306,9 @@ def one_hot(entries: Indices, shape: tuple[int, ...], sign: float) -> Floats:
     return rows.reshape(len(entries), *shape)
 
 
-def _exact_product(price: Floats, coefficient: float) -> Floats:
-    return price * coefficient
-
-
-def _proper(entries: Indices, count: int) -> bool:
-    return bool((entries >= 0).all() and (entries < count).all() and len(np.unique(entries)) == len(entries))
+def proper(entries: Indices, count: int) -> bool:
+    """Whether entries of a tensor are in order, none twice, and all there."""
+    return bool((entries >= 0).all() and (entries < count).all() and (np.diff(entries) > 0).all())
 
 
 def _widest(net: Network) -> int:

@@ -76,7 +76,7 @@ def _layout(net: Network, node: Node, axis: int, count: int) -> tuple[int, int, 
     if prod(shape) != prod(result):
         return None
     before, behind = prod(shape[:axis]), prod(shape[axis + 1 :])
-    for k, size in enumerate(result):
+    for k, size in sorted(enumerate(result), key=lambda place: place[0] != axis):  # a single row may fit anywhere
         ahead = prod(result[:k])
         if before % ahead or size % (before // ahead * count):
             continue

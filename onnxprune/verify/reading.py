@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -83,15 +84,19 @@ def _arrays(path: Path, where: Any) -> dict[str, NDArray[Any]]:
     beside = path.with_name(where["file"])
     try:
         data = beside.read_bytes()
-    except OSError:
+    except (OSError, ValueError):
         raise InputError(f"Cannot read {beside}.", hint="Keep it beside the certificate.") from None
     if hashlib.sha256(data).hexdigest() != where.get("sha256"):
         raise Rejected(f"{beside.name} is not the file that belongs to the certificate")
     try:
-        with np.load(io.BytesIO(data), allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile):
+        with zipfile.ZipFile(io.BytesIO(data)) as file:
+            return {name.removesuffix(".npy"): _array(file.read(name)) for name in file.namelist()}
+    except (ValueError, OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error):
         raise Rejected(f"{beside.name} is damaged") from None
+
+
+def _array(data: bytes) -> NDArray[Any]:
+    return np.asarray(np.lib.format.read_array(io.BytesIO(data), allow_pickle=False))
 
 
 class _Reader:
@@ -142,23 +147,28 @@ class _Reader:
     def _step(self, item: Mapping[str, Any], cuts: list[Cuts]) -> Step:
         if item["side"] not in ("upper", "lower") or item["trust"] not in ("certified", "solver"):
             raise ValueError("a bound with an unknown side or trust")
+        if "cases" in item and "cuts" in item:
+            raise ValueError("a bound with both cases and cuts")
         leaves = tuple(self._leaf(leaf) for leaf in item["cases"]) if "cases" in item else (Leaf(),)
+        number = _whole(item["cuts"]) if "cuts" in item else None
+        if number is not None and not 0 <= number < len(cuts):
+            raise ValueError(f"there are no cuts {number}")
+        tree = None if number is None else cuts[number]
         return Step(
             tensor=_text(item["tensor"]),
             upper=item["side"] == "upper",
             entries=self._whole(item["entries"]),
             bounds=self._floats(item["bounds"]),
-            method=_text(item["method"]),
             trust=_text(item["trust"]),
             rule=_text(item["rule"]),
             leaves=leaves,
-            cuts=cuts[_whole(item["cuts"])] if "cuts" in item else None,
+            cuts=tree,
         )
 
     def _leaf(self, item: Mapping[str, Any]) -> Leaf:
         given = item["multipliers"]
         return Leaf(
-            tuple((_text(name), _whole(entry), bool(active)) for name, entry, active in item["phases"]),
+            tuple((_text(name), _whole(entry), _flag(active)) for name, entry, active in item["phases"]),
             Multipliers(
                 {_text(name): self._whole(part["units"]) for name, part in given.items()},
                 {_text(name): self._floats(part["values"]) for name, part in given.items()},
@@ -167,7 +177,10 @@ class _Reader:
         )
 
     def _cuts(self, item: Mapping[str, Any]) -> Cuts:
-        return Cuts(_text(item["input"]), self._whole(item["axes"]), self._floats(item["places"]))
+        axes, places = self._whole(item["axes"]), self._floats(item["places"])
+        if axes.shape != places.shape or (axes < -1).any() or places[axes < 0].any():
+            raise ValueError("a tree of cuts has not one axis and place per node")
+        return Cuts(_text(item["input"]), axes, places)
 
     def _claims(self, item: Mapping[str, Any]) -> Claims:
         return Claims(
@@ -184,8 +197,13 @@ class _Reader:
     def _witnesses(self, item: Mapping[str, Any]) -> Witnesses:
         points = {}
         for name, part in item["points"].items():
-            bits = np.unpackbits(np.asarray(self._any(part["bits"]), dtype=np.uint8), axis=-1)
-            points[_text(name)] = bits[:, : _whole(part["size"])].astype(bool)
+            size, packed = _whole(part["size"]), self._any(part["bits"])
+            if packed.ndim != 2 or packed.dtype.kind not in "iu" or ((packed < 0) | (packed > 255)).any():
+                raise ValueError("points that are no bytes")
+            bits = np.unpackbits(packed.astype(np.uint8), axis=-1)
+            if packed.shape[1] != -(-size // 8) or bits[:, size:].any():
+                raise ValueError(f"points that have not {size} entries")
+            points[_text(name)] = bits[:, :size].astype(bool)
         return Witnesses(points, {_text(name): self._whole(rows) for name, rows in item["seen"].items()})
 
     def _any(self, value: Any) -> NDArray[Any]:
@@ -220,6 +238,12 @@ def _text(value: Any) -> str:
 def _whole(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         raise ValueError(f"{value!r} is no whole number")
+    return value
+
+
+def _flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError(f"{value!r} is neither true nor false")
     return value
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from onnxprune.verify.affine import Affine, channel_bounds
 from onnxprune.verify.compare_rows import SUBNORMAL, UNBOUNDED, Residual, compared
+from onnxprune.verify.evidence import proper
 from onnxprune.verify.forms import Form
 from onnxprune.verify.forward import Given
 from onnxprune.verify.meanings import POOLS, SHAPES, STEADY, SUMS, Meaning, meaning
@@ -119,6 +120,7 @@ class Relation:
         forms: By tensor of the original, what is known of it.
         walks: Activations passed.
         residuals: What comparisons left over, by tensor of the original.
+        opened: Tensors whose open rows were used.
     """
 
     before: Side
@@ -133,6 +135,7 @@ class Relation:
     def __post_init__(self) -> None:
         """Index the nodes of the optimized model."""
         self.atoms: set[str] = set(self.after.net.inputs)
+        self.opened: set[str] = set()
         self._literal: dict[tuple[object, ...], Node] = {}
         for node in self.after.net.nodes:
             self._literal.setdefault(self._key(node, self.after.net, None), node)
@@ -158,7 +161,11 @@ class Relation:
         """Go past one node of the original."""
         results = self._literally(node)
         if results is None:
-            results = {name: self._passed(node, place) for place, name in enumerate(node.outputs) if name}
+            results = {
+                name: self._passed(node, place) or self._settled(name)
+                for place, name in enumerate(node.outputs)
+                if name
+            }
         for name, form in results.items():
             anchor = self.anchor(name, form)
             known = self.anchored(name, form, anchor) if anchor is not None else form
@@ -385,6 +392,9 @@ class Relation:
         left, right = one.along(axis, count), other.along(axis, count)
         if left is None or right is None:
             return None
+        for factor, scaled, shape in ((right, left, shapes[0]), (left, right, shapes[1])):
+            if factor.bare.all() and shape == shapes[2] and constant(factor.shift).all():
+                return scaled.scaled(factor.shift)
         for twin in self.after.net.nodes:
             if twin.op != "Mul" or any(name in self.after.net.constants for name in twin.inputs):
                 continue
@@ -444,6 +454,9 @@ class Relation:
         if inner is None or inner.axis is None or told is None:
             return None
         count = inner.rows
+        if not proper(rows, count):
+            raise Rejected(f"the certificate names rows of {tensor} that there are not, or one of them twice")
+        self.opened.add(tensor)
         outer = form.along(inner.axis, count) if form is not None else None
         straight, slack = self._straight(told, self.after.rows(source, inner.axis, count))
         if not straight[rows].all():
@@ -503,6 +516,11 @@ class Relation:
         del source
         raise Rejected(f"unit {int(rows[0])} of {tensor} in the optimized model is not proved to be stably active")
 
+    def _settled(self, name: str) -> Form | None:
+        """A tensor that nothing else is known of, where bounds leave it no choice."""
+        known = self.before.bounds[name]
+        return self._bounded(name) if constant(known).all() and self.before.net.is_float(name) else None
+
     def _bounded(self, name: str) -> Form | None:
         """A tensor known by bounds alone."""
         shape = self.before.net.shape(name)
@@ -556,7 +574,7 @@ def _finite(error: float, factor: float) -> float:
 def touch(low: Floats, high: Floats) -> Floats:
     """How far bounds may cross a threshold, see :data:`TOUCHES`."""
     size = np.maximum(np.abs(low), np.abs(high))
-    return TOUCHES * np.where(size < UNBOUNDED, size, 1.0)
+    return TOUCHES * np.where(size < UNBOUNDED, size, 1.0) + SUBNORMAL
 
 
 def constant(bounds: Interval) -> NDArray[np.bool_]:

@@ -226,7 +226,20 @@ def _average_pool(given: Given) -> Sequence[Interval] | None:
     return [x.hull(x.like(np.zeros(()), np.zeros(()))) if sees_zero else x]
 
 
-@rule("GlobalAveragePool", "GlobalMaxPool")
+@rule("GlobalMaxPool")
 def _global_pool(given: Given) -> Sequence[Interval]:
     x = given.bounds(0)
     return [x.over(tuple(range(2, x.ndim)))]
+
+
+@rule("GlobalAveragePool")
+def _global_average_pool(given: Given) -> Sequence[Interval]:
+    x, shape = given.bounds(0), given.sample(0)
+    hull = x.over(tuple(range(2, x.ndim)))
+    if shape is None or x.ndim < 3 or x.shape[2:] != shape[2:] or hull.shape == x.shape:
+        return [hull]
+    count = int(np.prod(shape[2:]))
+    sums = x.map(lambda m: m.reshape(*m.shape[:2], count)).total(2).map(lambda m: m.reshape(hull.shape))
+    return [
+        hull.meet(sums * x.like(np.array(np.nextafter(1.0 / count, 0.0)), np.array(np.nextafter(1.0 / count, 1.0))))
+    ]

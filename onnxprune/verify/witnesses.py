@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from onnxprune.verify.certificate import Witnesses
+from onnxprune.verify.evidence import proper
 from onnxprune.verify.forward import Forward
 from onnxprune.verify.network import Network
 from onnxprune.verify.numbers import Interval
@@ -30,8 +31,8 @@ def check_witnesses(witnesses: Witnesses, net: Network, inputs: Mapping[str, Int
         values = Forward(net, _point(witnesses, net, inputs, number)).run()
         for name, entries in witnesses.seen.items():
             shape = net.sample(name)
-            if name not in values or shape is None or (entries >= int(np.prod(shape))).any() or (entries < 0).any():
-                raise Rejected(f"a witness speaks of entries of {name} that there are not")
+            if name not in values or shape is None or not proper(entries, int(np.prod(shape))):
+                raise Rejected(f"witnesses speak of entries of {name} that there are not, or of one of them twice")
             low, high = (np.broadcast_to(end, shape).reshape(-1)[entries] for end in values[name].floats())
             above[name] |= low > 0
             below[name] |= high < 0

@@ -113,6 +113,14 @@ def test_data_may_be_a_folder(folder: Path, run: Any) -> None:
     assert json.loads(ran.out)["calibration"]["held_out"] == 6
 
 
+def test_blocks_of_the_selection_are_proved(folder: Path, run: Any) -> None:
+    ran = run("--data", "data.npz", "--sparsity", "0.7", "--method", "cbs", "--blocks", "2", "--report", "r.json")
+    assert "blocks of 20 weights: " in ran.out
+    blocks = json.loads((folder / "r.json").read_text())["blocks"]
+    assert len(blocks) == 2
+    assert all(block["bound"] <= block["value"] <= block["local"] and block["gap"] is not None for block in blocks)
+
+
 def test_labels_move_the_result_towards_them(folder: Path, run: Any) -> None:
     inputs = data(count=200)["x"]
     np.savez(folder / "other.npz", x=inputs, labels=np.where(inputs[:, 0] > 0, 0, 1))  # not what the model says
@@ -203,6 +211,7 @@ MISTAKES: dict[str, tuple[tuple[str, ...], dict[str, str], str]] = {
     "no number": ((*DATA, "--sparsity", "half"), {}, "'half' is not a number"),
     "structure": ((*DATA, *SPARSITY, "--structure", "channels"), {}, "structure cannot be 'channels'"),
     "method": ((*DATA, *SPARSITY, "--method", "obs"), {}, "invalid choice: 'obs'"),
+    "blocks without cbs": ((*DATA, *SPARSITY, "--blocks", "3"), {}, "method cbs only"),
     "method for units": ((*DATA, "--structure", "units", "--macs", ".5", "--method", "cbs"), {}, "to a sparsity"),
     "keep": ((*DATA, *SPARSITY, "--keep", "z"), {}, "--keep names no layer with weights: z"),
     "folder of OUT": ((*DATA, *SPARSITY), {"output": "no/out.onnx"}, "folder of the output does not exist"),

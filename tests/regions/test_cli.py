@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import onnxprune
 from tests.helpers import command, dense, parse
 from tests.regions.test_count import THREE_LINES, random_model
 
@@ -36,6 +37,35 @@ def test_counts_and_reports(folder: Path, capsys: pytest.CaptureFixture[str]) ->
     assert set(report["estimate"]) == {"value", "stderr", "lower95"}
     ran = command(capsys, "regions", "lines.onnx", "--domain", "-1:1", "--report", "-", "--method", "bounds", "-q")
     assert (json.loads(ran.out)["exact"], ran.err) == (None, "")
+
+
+def test_a_count_goes_on_from_what_a_stopped_one_kept(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "large.onnx").write_bytes(random_model(1, 3, (8, 8)).SerializeToString())
+    whole = onnxprune.count_regions("large.onnx", "-1:1", method="exact")["exact"]
+    kept = folder / "parts.jsonl"
+
+    def after_some_parts() -> bool:
+        return kept.exists() and kept.read_text(encoding="utf-8").count("\n") > 3
+
+    stopped = onnxprune.count_regions("large.onnx", "-1:1", method="exact", store=kept, stopped=after_some_parts)
+    parts = kept.read_text(encoding="utf-8").splitlines()
+    assert 3 < len(parts) < 20
+    assert stopped["lower"] < whole < stopped["upper"]
+    ran = command(capsys, *"regions large.onnx --domain -1:1 --method exact --store parts.jsonl".split())
+    assert ran.code == 0
+    assert f"{whole} cells (exact)" in ran.out
+    assert kept.read_text(encoding="utf-8").splitlines()[: len(parts)] == parts
+
+
+@pytest.mark.parametrize("text", [b"notes", b"notes\n", b"\xff\xfe\n"])
+def test_a_file_that_holds_something_else_is_left_alone(
+    text: bytes, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "notes").write_bytes(text)
+    ran = command(capsys, *"regions net.onnx --domain -1:1 --store notes".split())
+    assert ran.code == 2
+    assert "holds another count" in ran.err
+    assert (folder / "notes").read_bytes() == text
 
 
 def test_compares(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -75,6 +105,9 @@ THROUGH = "--through a.npy b.npy c.npy"
         ("regions tanh.onnx --domain 0:1", "piecewise linear"),
         ("regions lines.onnx --domain -1:1 --method mip --definition affine", "affine"),
         ("regions lines.onnx --domain -1:1 --report lines.onnx", "overwrite"),
+        ("regions lines.onnx --domain -1:1 --store lines.onnx", "overwrite"),
+        ("regions lines.onnx --domain -1:1 --store missing/parts", "missing"),
+        ("regions lines.onnx --domain -1:1 --store parts --method probe", "no parts"),
         ("regions diff net.onnx tanh.onnx --domain -1:1", "piecewise linear"),
         (f"regions slice lines.onnx {THROUGH} -o s.jpg", ".svg"),
         (f"regions slice lines.onnx {THROUGH} -o missing/s.svg", "missing"),

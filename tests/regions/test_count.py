@@ -15,7 +15,7 @@ from onnxprune.regions import job
 from onnxprune.regions.report import number
 from tests.helpers import parse
 
-KEYS = """definition lower upper exact estimate bounds layers tolerance_sensitive seconds method seed"""
+KEYS = """schema definition lower upper exact estimate bounds layers tolerance_sensitive seconds method seed"""
 
 
 def layers(*tables: tuple[Any, Any]) -> ModelProto:
@@ -97,6 +97,13 @@ def test_time_that_runs_out_is_said() -> None:
     assert report["lower"] < report["upper"]
     assert report["estimate"]["lower95"] is None
     assert any("time ended" in line for line in report.lines())
+
+
+def test_numba_is_named_where_it_would_help(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job, "COMPILED", False)
+    told = [onnxprune.count_regions(random_model(), "-1:1", budget=budget).notes for budget in (0.0, 60.0)]
+    assert "onnxprune[regions]" in told[0][-1]
+    assert told[1] == ()
 
 
 @pytest.mark.parametrize(("method", "limit"), [("exact", "LARGEST"), ("mip", "MIP_LARGEST")])

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -13,7 +14,8 @@ import onnxruntime as ort
 import pytest
 
 from onnxprune.errors import InputError
-from onnxprune.regions import RegionNetwork, count_exactly, empirical, iter_regions, narrow, probe_regions
+from onnxprune.regions import RegionNetwork, compiled, count_exactly, empirical, iter_regions, narrow, probe_regions
+from onnxprune.regions.parity import parity_bound
 from tests.regions import nets
 
 SOURCE = """
@@ -95,10 +97,12 @@ def test_compiled_and_plain_loops_agree(tmp_path: Path) -> None:
         "from tests.regions import nets\n"
         "from onnxprune.regions import count_exactly\n"
         "from onnxprune.regions.compiled import COMPILED\n"
+        "from onnxprune.regions.parity import parity_bound\n"
         "assert not COMPILED\n"
         "for seed in range(3):\n"
         "    network = nets.random_network(np.random.default_rng(seed), 3, [5, 5])\n"
-        "    print(count_exactly(network).lower, count_exactly(network, 'patterns').lower)\n"
+        "    parity = parity_bound(network, runs=3, seed=seed).survived\n"
+        "    print(count_exactly(network).lower, count_exactly(network, 'patterns').lower, parity)\n"
     )
     root = str(Path(__file__).parents[2])
     environment = {**os.environ, "ONNXPRUNE_NO_NUMBA": "1", "PYTHONPATH": root}
@@ -106,5 +110,22 @@ def test_compiled_and_plain_loops_agree(tmp_path: Path) -> None:
         [sys.executable, "-c", code], env=environment, cwd=tmp_path, capture_output=True, text=True, check=True
     )
     found = [nets.random_network(np.random.default_rng(seed), 3, [5, 5]) for seed in range(3)]
-    expected = [f"{count_exactly(n).lower} {count_exactly(n, 'patterns').lower}" for n in found]
+    expected = [
+        f"{count_exactly(n).lower} {count_exactly(n, 'patterns').lower} {parity_bound(n, runs=3, seed=seed).survived}"
+        for seed, n in enumerate(found)
+    ]
     assert run.stdout.splitlines() == expected
+
+
+def test_loops_are_compiled_where_nothing_can_be_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    numba = pytest.importorskip("numba")
+    genuine = numba.njit
+
+    def without_a_folder(**options: object) -> object:
+        if options.pop("cache", False):
+            raise RuntimeError("cannot cache function: no locator available")
+        return genuine(**options)
+
+    monkeypatch.setattr(numba, "njit", without_a_folder)
+    twice: Any = compiled.compiled(lambda x: 2 * x)
+    assert (twice(2), len(twice.signatures)) == (4, 1)

@@ -181,6 +181,15 @@ def test_stopped_later_the_best_so_far_is_the_result() -> None:
     assert told.share == 1.0
 
 
+def test_blocks_of_a_selection_are_proved_where_asked() -> None:
+    told = run(mlp(), labelled(), method="cbs", blocks=3)
+    assert len(told.blocks) == 3
+    for block in told.blocks:
+        assert block.result.bound <= block.result.value <= block.chosen + 1e-9
+        assert block.result.gap == pytest.approx(0, abs=1e-5 * max(abs(block.chosen), 1e-3))
+    assert not run(mlp(), labelled(), method="chita").blocks
+
+
 def test_labels_must_fit_the_outputs() -> None:
     with pytest.raises(InputError, match=r"labels go up to 8, output 'y' has 3 entries"):
         run(mlp(), Calibration(samples((6,)).inputs, np.full(40, 8)), method="cbs")

@@ -88,8 +88,14 @@ def parallel_case() -> Case:
 
 @cache
 def solver_case() -> Case:
-    """One unit is removed on the word of a solver, without a domain."""
-    return case(random_mlp(6), None)
+    """The unit that :func:`split_case` removes, on the word of a solver."""
+    found = split_case()
+    before = parsed(found.content, {})
+    steps = tuple(replace(step, trust="solver", cuts=None) if step.cuts is not None else step for step in before.steps)
+    claims = tuple(
+        replace(claim, method="mip", trust="solver") if claim.method == "split" else claim for claim in before.claims
+    )
+    return Case(found.original, found.optimized, plain(replace(before, steps=steps, claims=claims)))
 
 
 @cache
@@ -117,10 +123,11 @@ def proved_by_cases() -> Case:
         for second in (True, False)
     )
     (gone,) = (int(claim.units[0]) for claim in before.claims if claim.state == "inactive")
-    step = Step("c", True, np.array([gone]), np.array([1e6]), "mip", "certified", "adaptive", leaves)
+    step = Step("c", True, np.array([gone]), np.array([1e6]), "certified", "adaptive", leaves)
     constraint = Constraint((("x", 0, 1.0), ("x", 1, 1.0)), 1.75)
     certificate = replace(before, constraints=(constraint,), steps=(*before.steps, tightened(before, step, constraint)))
-    certificate = replace(certificate, witnesses=Witnesses())
+    claims = tuple(replace(claim, method="mip") if claim.state == "inactive" else claim for claim in before.claims)
+    certificate = replace(certificate, witnesses=Witnesses(), claims=claims)
     return Case(found.original, found.optimized, plain(certificate))
 
 

@@ -31,21 +31,15 @@ KINDS = 200
 NOT_CONTENT = r"(format|version|seal|arrays)\b.*"
 """The envelope, which :func:`read` looks at; it is changed on disk in the tests below."""
 HARMLESS = (
-    # What a leaf of a tree of cuts says apart from being one: its place is not read, any negative axis marks it.
-    r"cuts\.\*\.places\.\* .*",
-    r"cuts\.\*\.axes\.\* one less",
     # Evidence that nothing refers to, evidence given twice, and evidence left out that no claim needs.
     r"cuts longer",
     r"bounds\.original (shorter|longer)",
     r"bounds\.original\.\*\.cases longer",
     r"bounds\.original\.\*\.cases\.\*\.phases longer",
     r"bounds\.original\.\*\.cases\.\*\.constraints longer",
-    r"relation\.handed_on\.NAME longer",
     # Other multipliers or fewer phases, where another case is the worst one: they prove as much.
     r"bounds\.original\.\*\.cases\.\*\.(phases|phases\.\*|multipliers.*|constraints.*) "
     r"(shorter|one less|empty|removed|larger|smaller)",
-    # Another name for the method: a label for reports.
-    r"bounds\.original\.\*\.method other text",
     # The same constraint on another entry of the same box: the evidence proves the same bound there.
     r"domain\.constraints\.\*\.terms\.\* one (more|less)",
     # A smaller domain whose extremes no bound depends on: the claims hold there, too.
@@ -53,26 +47,16 @@ HARMLESS = (
     r"domain\.inputs\.NAME\.upper(\.\*)? smaller",
     # A looser promise: it stays true, and only what is more than twice too loose is refused.
     r"promise\.NAME\.(deviation|rounding) larger",
-    # Fewer witnesses, further points, and bits behind the last entry of a point.
+    # Fewer witnesses, and further points.
     r"witnesses\.seen empty",
     r"witnesses\.seen\.NAME (shorter|empty|removed)",
     r"witnesses\.points\.NAME\.bits longer",
-    r"witnesses\.points\.NAME\.bits\.\* one more",
 )
-OPEN = {
-    "a wrong tensor in a claim": r"claims\.\*\.tensor other text",
-    "entries counted twice as witnessed": r"witnesses\.seen\.NAME(\.\*)? (longer|one more|one less)",
-    "bits that are no bytes": r"witnesses\.points\.NAME\.bits\.\* far off",
-    "trees counted from the end": r"bounds\.original\.\*\.cuts one less",
-    "trees of unequal lists": r"cuts\.\*\.(axes|places) (shorter|longer|empty)",
-    "rows handed on that there are not": r"relation\.handed_on\.NAME\.\* far off",
-}
-"""What the checker does not reject as it should; see :func:`test_what_the_checker_should_reject_as_well`."""
 
 
 def excused(change: Change) -> bool:
     """Whether a change may be accepted."""
-    return any(re.fullmatch(pattern, change.kind) for pattern in (NOT_CONTENT, *HARMLESS, *OPEN.values()))
+    return any(re.fullmatch(pattern, change.kind) for pattern in (NOT_CONTENT, *HARMLESS))
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -95,21 +79,6 @@ def test_every_change_of_the_content_is_rejected_with_a_reason(name: str) -> Non
 def test_there_are_many_kinds_of_change() -> None:
     kinds = {change.kind for make in CASES.values() for change in changes(make().content) if not excused(change)}
     assert len(kinds) >= KINDS
-
-
-@pytest.mark.parametrize("what", OPEN)
-@pytest.mark.skip(reason="the checker accepts these, or stops with an error that is no reason")
-def test_what_the_checker_should_reject_as_well(what: str) -> None:
-    found = [
-        (case, change)
-        for case in (make() for make in CASES.values())
-        for change in changes(case.content)
-        if re.fullmatch(OPEN[what], change.kind)
-    ]
-    assert found
-    for case, change in found:
-        with pytest.raises(Rejected):
-            case.check(change.apply(case.content))
 
 
 def resealed(found: dict[str, Any]) -> dict[str, Any]:

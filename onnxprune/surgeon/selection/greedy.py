@@ -129,7 +129,7 @@ def _among(system: Array, weights: Array, removed: Mask, count: int) -> tuple[In
     order = np.argsort(removed, axis=1, kind="stable")
     width = int((~removed).sum(axis=1).max(initial=0))
     inside, outside = order[:, :width], order[:, width:]
-    matrices = np.linalg.inv(system[inside[:, :, None], inside[:, None, :]])
+    matrices = np.asarray(np.linalg.inv(system[inside[:, :, None], inside[:, None, :]]), dtype=np.float64)
     images = weights @ system
     aims = np.take_along_axis(images, inside, axis=1)
     values = np.matmul(matrices, aims[:, :, None])[:, :, 0]

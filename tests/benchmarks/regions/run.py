@@ -80,7 +80,7 @@ def with_onnxprune(split: str, seed: int, layers: Layers, method: str, budget: f
     """One method of ours."""
     began = time.process_time()
     try:
-        report = onnxprune.count_regions(to_model(layers), "0:1", method=method, budget=budget)  # type: ignore[arg-type]
+        report = onnxprune.count_regions(to_model(layers), "0:1", method=method, budget=budget, seed=seed)  # type: ignore[arg-type]
     except InputError as error:
         return Row(split, method, "refused" if "too many" in error.what else error.what, seed)
     return row_of(split, seed, method, report, time.process_time() - began)
