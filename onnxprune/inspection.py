@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from onnxprune.domain import Domain
-from onnxprune.graph.files import ModelLike
+from onnxprune.graph.kinds import ModelLike
 from onnxprune.optimizer import optimize
 from onnxprune.report import Report
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 import numpy as np
 import onnx
@@ -17,9 +18,10 @@ from onnxprune.domain import Domain, parse_domain
 from onnxprune.errors import InputError, ValidationError
 from onnxprune.facts import Facts
 from onnxprune.graph.cost import Cost, cost, macs
-from onnxprune.graph.files import ModelLike, Source, fingerprint, load, size_on_disk
+from onnxprune.graph.files import Source, fingerprint, load, size_on_disk
 from onnxprune.graph.graph import Graph, label
 from onnxprune.graph.groups import ChannelGroups
+from onnxprune.graph.kinds import ModelLike, in_kind_of
 from onnxprune.latency import Timing, measure
 from onnxprune.operators import Axis
 from onnxprune.options import Options, from_keywords
@@ -37,6 +39,8 @@ from onnxprune.validate import Outcome, Validator
 from onnxprune.witness import Observed, corner_feeds, observe
 
 if TYPE_CHECKING:
+    import onnx_ir
+
     from onnxprune.certificate.making import Made
 
 DOMAIN_KEY = "onnxprune.domain."
@@ -46,12 +50,16 @@ ALIKE = 1.08
 """Among variants whose latency is within this ratio of the fastest the smallest is taken."""
 
 
+Kind = TypeVar("Kind")
+
+
 @dataclass(frozen=True)
-class Result:
+class Result(Generic[Kind]):
     """What :func:`optimize` hands back.
 
     Attributes:
-        model: The optimized model, or the original where nothing changed.
+        model: The optimized model, or the original where nothing changed; of the kind that was given, a ModelProto
+            for a path.
         report: What went and why the rest stayed.
         modified: False when the original is handed back as it was, byte for byte.
         source: The model as it was read.
@@ -59,7 +67,7 @@ class Result:
         certificate: What proves the result, where it was asked for; see :mod:`onnxprune.certificate`.
     """
 
-    model: onnx.ModelProto
+    model: Kind
     report: Report
     modified: bool
     source: Source
@@ -71,11 +79,22 @@ class Result:
         return self.report._repr_html_()
 
 
-def optimize(model: ModelLike, domain: Domain | str | Sequence[str] | None = None, **options: Any) -> Result:
+Domains = Domain | str | Sequence[str] | None
+
+
+@overload
+def optimize(model: bytes, domain: Domains = None, **options: Any) -> Result[bytes]: ...
+@overload
+def optimize(
+    model: str | os.PathLike[str] | onnx.ModelProto, domain: Domains = None, **options: Any
+) -> Result[onnx.ModelProto]: ...
+@overload
+def optimize(model: onnx_ir.Model, domain: Domains = None, **options: Any) -> Result[onnx_ir.Model]: ...
+def optimize(model: ModelLike, domain: Domains = None, **options: Any) -> Result[Any]:
     """Remove everything from a model that provably does nothing on the domain.
 
     Args:
-        model: Path, bytes or ModelProto; never changed.
+        model: Path, bytes, ModelProto or model of onnx-ir; never changed.
         domain: Where equivalence is promised: a Domain, or texts as on the command line (``"0:1"``,
             ``"x=0:1"``, ``"box.npz"``, ``"spec.vnnlib"``). Default: every finite input.
         **options: Fields of :class:`Options`.
@@ -88,16 +107,18 @@ def optimize(model: ModelLike, domain: Domain | str | Sequence[str] | None = Non
         EnvironmentFailure: ONNX Runtime cannot run the model.
         ValidationError: The final result failed validation (nothing is handed out).
     """
-    return optimize_source(load(model), domain, from_keywords(options))
+    result: Result[Any] = optimize_source(load(model), domain, from_keywords(options))
+    same = isinstance(model, bytes) and not result.modified
+    return replace(result, model=model if same else in_kind_of(model, result.model))
 
 
-def optimize_source(source: Source, domain: Domain | str | Sequence[str] | None, options: Options) -> Result:
+def optimize_source(source: Source, domain: Domains, options: Options) -> Result[onnx.ModelProto]:
     """:func:`optimize` for a model that has been read already."""
     return _Job(source, domain, options).run()
 
 
 class _Job:
-    def __init__(self, source: Source, domain: Domain | str | Sequence[str] | None, options: Options) -> None:
+    def __init__(self, source: Source, domain: Domains, options: Options) -> None:
         self.source = source
         self.options = options
         self.provider = choose_provider(options.provider)
@@ -133,7 +154,7 @@ class _Job:
             self.domain, self.validator, options.progress, options.stopped, strict=_well_formed(source.model)
         )
 
-    def run(self) -> Result:
+    def run(self) -> Result[onnx.ModelProto]:
         tidied = self.pipeline.run(Reduced(self.source.model), [p for p in self.passes if p.name == "tidy"])
         tidied = self._approximated(tidied)
         self.proofs = self._prove(tidied.model)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from onnxprune.optimizer import Result
 
 
-def sealed(result: Result, path: Path) -> onnx.ModelProto:
+def sealed(result: Result[onnx.ModelProto], path: Path) -> onnx.ModelProto:
     """Write the certificate of a result; the result's model, with the certificate's seal in its metadata.
 
     A model that nothing was changed in stays as it is, byte for byte.

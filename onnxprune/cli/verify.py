@@ -130,7 +130,7 @@ def _print(verdict: Verdict, seconds: float) -> None:
 
 def _compare(options: argparse.Namespace) -> int:
     from onnxprune.graph.files import load  # noqa: PLC0415
-    from onnxprune.verify.comparing import compare  # noqa: PLC0415
+    from onnxprune.certificate.comparing import compare  # noqa: PLC0415
 
     one, other = (load(path) for path in options.files)
     found = compare(one.model, other.model, read_domain(options, one), seed=options.seed)

@@ -21,12 +21,10 @@ from numpy.typing import NDArray
 from onnx.external_data_helper import load_external_data_for_model, uses_external_data
 
 from onnxprune.errors import EnvironmentFailure, InputError
+from onnxprune.graph.kinds import ModelLike, from_ir
 from onnxprune.protobuf import LIMIT, byte_size
 
 OLDEST_OPSET = 7
-
-
-ModelLike = str | os.PathLike[str] | bytes | onnx.ModelProto
 
 
 @dataclass(frozen=True)
@@ -49,6 +47,8 @@ def load(source: ModelLike) -> Source:
         return Source(_checked(_copy(source), "the model"), None, ())
     if isinstance(source, bytes):
         return Source(_checked(_parse(source, "the given bytes"), "the model"), None, ())
+    if not isinstance(source, (str, os.PathLike)):
+        return Source(_checked(from_ir(source), "the model"), None, ())
     path = Path(source)
     try:
         data = path.read_bytes()

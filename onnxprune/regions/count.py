@@ -9,7 +9,7 @@ from typing import get_args
 
 from onnxprune.domain import Domain
 from onnxprune.errors import InputError
-from onnxprune.graph.files import ModelLike
+from onnxprune.graph.kinds import ModelLike
 from onnxprune.regions.job import Job, Method
 from onnxprune.regions.network import RegionNetwork
 from onnxprune.regions.reading import read

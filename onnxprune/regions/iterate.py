@@ -10,7 +10,7 @@ from scipy.optimize import linprog
 
 from onnxprune.domain import Domain
 from onnxprune.errors import InputError
-from onnxprune.graph.files import ModelLike
+from onnxprune.graph.kinds import ModelLike
 from onnxprune.operators.interval import Array
 from onnxprune.regions.layers import AffineMap
 from onnxprune.regions.network import Pattern, RegionNetwork

@@ -15,7 +15,7 @@ from onnxprune.bounds.blocks import Block, Blocks
 from onnxprune.bounds.unroll import unroll
 from onnxprune.domain import Domain
 from onnxprune.errors import InputError
-from onnxprune.graph.files import ModelLike
+from onnxprune.graph.kinds import ModelLike
 from onnxprune.operators.interval import Array
 from onnxprune.operators.relaxation import Choices
 from onnxprune.regions.layers import AffineMap, Folder, Layer, dense_block

@@ -16,8 +16,9 @@ from onnxprune.bounds.static import StaticGraph
 from onnxprune.domain import Domain, parse_domain
 from onnxprune.errors import InputError
 from onnxprune.graph.evaluate import evaluate
-from onnxprune.graph.files import ModelLike, load
+from onnxprune.graph.files import load
 from onnxprune.graph.graph import Graph
+from onnxprune.graph.kinds import ModelLike
 from onnxprune.operators.interval import Array
 from onnxprune.regions.plan import AFFINE, HINT, Plan, plan_of
 from onnxprune.samples import input_specs

@@ -8,7 +8,7 @@ not interact, all share the matrix of the inputs, and removing weights of unit o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,6 +60,32 @@ class Curve:
         return found
 
 
+def refitted(moments: Mapping[str, Array], targets: Sequence[Target], values: Values, masks: Masks) -> Values:
+    """The weights that stay, fitted to give the outputs that all weights gave on the same inputs.
+
+    Args:
+        moments: Second moments of the inputs, per weight tensor.
+        targets: The layers.
+        values: Parameters with all weights.
+        masks: Which of them stay.
+    """
+    found = {}
+    for target in targets:
+        rows, kept = target.normal_of(values[target.name]), target.normal_of(masks[target.name])
+        fresh = np.array(rows)
+        outs = len(rows) // target.normal.groups
+        for group in range(target.normal.groups):
+            units = slice(group * outs, (group + 1) * outs)
+            width = rows.shape[1]
+            for columns in np.array_split(np.arange(width), -(-width // WIDEST)):
+                part = moments[target.name][group][np.ix_(columns, columns)]
+                fresh[units, columns[0] : columns[-1] + 1] = refit(
+                    part, rows[units][:, columns], kept[units][:, columns], ridge=RIDGE
+                )
+        found[target.name] = target.stored_of(fresh)
+    return found
+
+
 @dataclass(frozen=True)
 class Costs:
     """What removals cost at one point of the pruning.
@@ -73,24 +99,6 @@ class Costs:
     curves: list[Curve]
     moments: dict[str, Array]
     targets: Sequence[Target]
-
-    def refitted(self, values: Values, masks: Masks) -> Values:
-        """The weights that stay, fitted to give the outputs that all weights gave on the same inputs."""
-        found = {}
-        for target in self.targets:
-            rows, kept = target.normal_of(values[target.name]), target.normal_of(masks[target.name])
-            fresh = np.array(rows)
-            outs = len(rows) // target.normal.groups
-            for group in range(target.normal.groups):
-                units = slice(group * outs, (group + 1) * outs)
-                width = rows.shape[1]
-                for columns in np.array_split(np.arange(width), -(-width // WIDEST)):
-                    part = self.moments[target.name][group][np.ix_(columns, columns)]
-                    fresh[units, columns[0] : columns[-1] + 1] = refit(
-                        part, rows[units][:, columns], kept[units][:, columns], ridge=RIDGE
-                    )
-            found[target.name] = target.stored_of(fresh)
-        return found
 
 
 @dataclass(frozen=True)

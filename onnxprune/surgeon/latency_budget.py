@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
+from onnxprune.bounds.static import StaticGraph
 from onnxprune.errors import InputError
 from onnxprune.graph.graph import Graph
 from onnxprune.latency import measure
@@ -128,7 +129,7 @@ def _cutter(
     objective = matching(derivatives, found, sample, dense, options.latency or 1.0)
     channels = Channels(graph, found)
     rng = np.random.default_rng(options.seed)
-    choice = UnitChoice(objective, channels, 1.0, True, options.align, rng)
+    choice = UnitChoice(objective, StaticGraph(graph), channels, 1.0, True, options.align, rng)
     costs = group_costs(objective, dense, channels.reading, channels.count, PROBES, rng)
     everything = np.ones(channels.count, dtype=bool)
 

@@ -20,7 +20,7 @@ from onnxprune.surgeon.options import PruneOptions
 from onnxprune.surgeon.paper_methods import published
 from onnxprune.surgeon.reach import reach
 from onnxprune.surgeon.selection.fisher_blocks import ProvedBlock
-from onnxprune.surgeon.stages import Choose, Effort, Pruned, operate
+from onnxprune.surgeon.stages import STAGES, Choose, Effort, Pruned, operate, stages_for
 from onnxprune.surgeon.targets import Parameters, parameters, working_model
 from onnxprune.surgeon.units import Channels, UnitChoice
 from onnxprune.surgeon.weights import Budgets, PatternChoice, WeightChoice
@@ -28,14 +28,16 @@ from onnxprune.surgeon.weights import Budgets, PatternChoice, WeightChoice
 WORK = 2.4e12
 """Multiply-adds of all steps together, unless the number of steps is given."""
 FEWEST, STEPS, MOST = 300, 600, 2500
-"""Steps at least, worth a smaller batch, and at most."""
+"""Steps at least, worth a smaller batch, and at most where samples are few."""
+PASSES = 45
+"""Passes over the samples at most where they are many."""
 BATCHES = (16, 64)
 """Samples of one step at least and at most."""
 POLISHED = 2e9
 """Multiply-adds of one pass over the samples up to which a network is polished."""
 
 POLISHING = 0.2
-"""Share of the time that polishing gets where descent has used it all."""
+"""Share of the time that polishing gets where descent has used it all; never longer than descent took."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ def operated(
     rng = np.random.default_rng(options.seed)
     notes: list[str] = []
     choose = _choice(graph, objective, found, options, rng, notes)
-    done = operate(objective, choose, _effort(options, found))
+    done = operate(objective, choose, _effort(options, found, len(fit)))
     values, mismatch = _polished(objective, done, found, held, options)
     return Operated(values, done.masks, found, done.share, done.steps, mismatch, done.history, notes)
 
@@ -119,7 +121,7 @@ def _choice(
     if options.structure == "units":
         channels = Channels(graph, found)
         share, macs = (options.macs, True) if options.macs is not None else (options.params, False)
-        return UnitChoice(objective, channels, share or 1.0, macs, options.align, rng)
+        return UnitChoice(objective, static, channels, share or 1.0, macs, options.align, rng)
     if options.pattern is not None:
         kept, of = options.pattern
         fits = tuple(t for t in found.targets if t.shape[t.in_axis] % of == 0)
@@ -137,11 +139,13 @@ def _choice(
     return WeightChoice(Curves(objective, static, found.targets, None, rng), budgets, total)
 
 
-def _effort(options: PruneOptions, found: Parameters) -> Effort:
+def _effort(options: PruneOptions, found: Parameters, samples: int) -> Effort:
     runs = WORK / (3.0 * sum(t.size * t.uses for t in found.targets))
     batch = int(np.clip(runs / STEPS, *BATCHES))
-    steps = options.steps or int(np.clip(runs / batch, FEWEST, MOST))
-    return Effort(steps, options.budget, batch, options.stopped, options.progress, options.seed)
+    most = max(MOST, PASSES * samples / batch)
+    steps = options.steps or int(np.clip(runs / batch, FEWEST, most))
+    stages = stages_for(_left(options)) if options.structure == "weights" else STAGES[1]
+    return Effort(stages, steps, options.budget, batch, options.stopped, options.progress, options.seed)
 
 
 def _polished(
@@ -152,7 +156,8 @@ def _polished(
     if work > POLISHED or options.stopped():
         return done.values, objective.loss(done.values, held)
     options.progress("polishing")
-    end = time.perf_counter() + max(done.seconds, POLISHING * options.budget)
+    spent = options.budget - done.seconds
+    end = time.perf_counter() + min(spent, max(done.seconds, POLISHING * options.budget))
 
     def stopped() -> bool:
         return options.stopped() or time.perf_counter() > end

@@ -13,7 +13,8 @@ import onnx
 from onnxprune.domain import Domain
 from onnxprune.errors import InputError, Interrupted
 from onnxprune.graph.cost import Cost, cost
-from onnxprune.graph.files import ModelLike, Source, load, size_on_disk
+from onnxprune.graph.files import Source, load, size_on_disk
+from onnxprune.graph.kinds import ModelLike
 from onnxprune.latency import Timing, measure
 from onnxprune.pass_registry import select
 from onnxprune.pipeline import Pipeline, Reduced

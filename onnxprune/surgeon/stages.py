@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -14,7 +15,8 @@ from onnxprune.surgeon.descent import Descent, cosine, first_rate
 from onnxprune.surgeon.matching import Matching, Values
 
 Masks = Mapping[str, NDArray[np.bool_]]
-STAGES = 12
+STAGES = (6, 12)
+"""Stages at least, and as many as there are where a tenth of the network is left."""
 STAGING = 0.6
 """Share of the steps after which nothing more is pruned."""
 TRIAL = 3
@@ -26,6 +28,7 @@ class Effort:
     """How long to work.
 
     Attributes:
+        stages: How often something is pruned.
         steps: Steps of descent, over all stages.
         seconds: Fewer stages and steps are made where these would take longer.
         batch: Samples of one step.
@@ -34,6 +37,7 @@ class Effort:
         seed: Of batches and probes.
     """
 
+    stages: int
     steps: int
     seconds: float
     batch: int
@@ -80,6 +84,16 @@ def share_of(stage: int, stages: int) -> float:
     return 1.0 - (1 - stage / stages) ** 4
 
 
+def stages_for(left: float) -> int:
+    """How many stages: as many more as less is left in the end.
+
+    Args:
+        left: Share of the network.
+    """
+    least, tenth = STAGES
+    return int(np.clip(math.ceil(-tenth * math.log10(left)), least, tenth))
+
+
 def operate(objective: Matching, choose: Choose, effort: Effort) -> Pruned:
     """Prune in stages.
 
@@ -92,7 +106,7 @@ def operate(objective: Matching, choose: Choose, effort: Effort) -> Pruned:
     rate, rng = first_rate(objective, effort.seed), np.random.default_rng(effort.seed)
     descent = Descent(objective, dict(objective.dense), {}, rate, effort.batch, rng)
     best = Pruned(dict(objective.dense), {}, 0.0)
-    stage, stages = 0, STAGES
+    stage, stages = 0, effort.stages
     while stage < stages:
         if effort.stopped():
             return best
@@ -125,7 +139,7 @@ class _Clock:
     """Counts steps and seconds, and makes fewer stages and steps where they would take too long."""
 
     def __init__(self, effort: Effort) -> None:
-        self.done, self.steps, self.stages = 0, effort.steps, STAGES
+        self.done, self.steps, self.stages = 0, effort.steps, effort.stages
         self._most = effort.steps
         self._seconds, self._begin, self._stepping, self._choosing = effort.seconds, time.perf_counter(), 0.0, 0.0
 
@@ -136,8 +150,8 @@ class _Clock:
 
     def chosen(self, seconds: float, coming: int) -> None:
         """Note how long a choice took; at first, choose how many there will be: half the time is theirs at most."""
-        if coming == STAGES - 1:
-            self.stages = int(np.clip(0.5 * self._seconds / max(seconds, 1e-9), 2, STAGES))
+        if coming == self.stages - 1:
+            self.stages = int(np.clip(0.5 * self._seconds / max(seconds, 1e-9), 2, self.stages))
             coming = self.stages - 1
         self._choosing = coming * seconds
 

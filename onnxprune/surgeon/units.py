@@ -7,11 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxprune.bounds.static import StaticGraph
 from onnxprune.errors import InputError
 from onnxprune.graph.graph import Graph
 from onnxprune.graph.groups import ChannelGroups
 from onnxprune.surgeon.curvature import group_costs
+from onnxprune.surgeon.kronecker import refitted
 from onnxprune.surgeon.matching import Matching, Values
+from onnxprune.surgeon.moments import input_moments
 from onnxprune.surgeon.stages import Choice, Masks
 from onnxprune.surgeon.targets import Parameters, Target
 
@@ -112,6 +115,7 @@ class UnitChoice:
 
     Attributes:
         objective: Gives the costs.
+        static: The graph with its sizes.
         channels: What can go.
         left: Share of the multiply-adds (or weights) that may stay.
         macs: Count multiply-adds; weights otherwise.
@@ -120,6 +124,7 @@ class UnitChoice:
     """
 
     objective: Matching
+    static: StaticGraph
     channels: Channels
     left: float
     macs: bool
@@ -130,7 +135,10 @@ class UnitChoice:
         """What stays at a share of the way."""
         alive = self.alive(masks)
         costs = group_costs(self.objective, values, self.channels.reading, self.channels.count, PROBES, self.rng)
-        return Choice(self.channels.masks(self.reduced(alive, costs, 1 - share * (1 - self.left))))
+        fewer = self.channels.masks(self.reduced(alive, costs, 1 - share * (1 - self.left)))
+        readers = [target for target in self.channels.targets if target.name in fewer]
+        moments = input_moments(self.objective, self.static, values, readers, self.rng)
+        return Choice(fewer, refitted(moments, readers, values, fewer))
 
     def alive(self, masks: Masks) -> Alive:
         """Channels that are still there."""

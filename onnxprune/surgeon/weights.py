@@ -9,14 +9,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxprune.surgeon.kronecker import Costs, Curve, Curves
+from onnxprune.surgeon.kronecker import Costs, Curve, Curves, refitted
 from onnxprune.surgeon.matching import Values
 from onnxprune.surgeon.selection import LayerChoices, allocate, removal_count, share_removals
 from onnxprune.surgeon.stages import Choice, Masks
 
 CHOICES = 24
 """Numbers of weights per layer among which an allocation chooses."""
-REACH = 3.0
+REACH = 2.0
 """Curves go so many times further than an even share of what has to go."""
 
 
@@ -130,4 +130,4 @@ def _choice(costs: Costs, more: NDArray[np.intp], values: Values, before: Masks)
         for curve, count in own[target.name]:
             kept[curve.unit, curve.columns] = curve.kept(count)
         masks[target.name] = target.stored_of(kept)
-    return Choice(masks, costs.refitted(values, masks))
+    return Choice(masks, refitted(costs.moments, costs.targets, values, masks))

@@ -217,8 +217,6 @@ class Evidence:
 
     def _in_leaf(self, item: Step, leaf: Leaf, known: Mapping[str, Interval], shape: tuple[int, ...]) -> Floats:
         bounds = self._restricted(leaf.phases, known)
-        if set(leaf.multipliers.values) != set(leaf.multipliers.units):
-            raise Rejected(f"multipliers for a bound on {item.tensor} lack their units")
         for name, values in leaf.multipliers.values.items():
             units = leaf.multipliers.units.get(name)
             size = self.net.sample(name)

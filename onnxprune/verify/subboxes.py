@@ -33,7 +33,7 @@ def swept(
         net: The model.
         inputs: Bounds on its inputs.
         cuts: Sub-boxes of one input.
-        last: A pre-activation.
+        last: An input of a piecewise-linear activation.
         known: Bounds on the whole domain, of some tensors.
         exact: Whether to compute without rounding.
 
@@ -41,8 +41,6 @@ def swept(
         Rejected: The cuts are none of this model's domain.
     """
     tensors = bending(net)
-    if last not in tensors:
-        raise Rejected(f"{last} is not the input of a piecewise-linear activation of static size")
     tensors = tensors[: tensors.index(last) + 1]
     shape = net.sample(cuts.source)
     if cuts.source not in inputs or shape is None or shape[:1] != (1,):

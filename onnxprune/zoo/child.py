@@ -22,6 +22,8 @@ from onnxprune.zoo.job import FILES, RESULT, Job, data_name, report_path
 from onnxprune.zoo.rows import FIGURES, Status
 
 if TYPE_CHECKING:
+    import onnx
+
     from onnxprune.optimizer import Result
 
 _BAD_ALLOC = ("bad_alloc", "Failed to allocate memory", "out of memory")
@@ -96,7 +98,7 @@ def _optimize(job: Job, folder: Path, stopped: Callable[[], bool]) -> dict[str, 
     }
 
 
-def _write(result: Result, path: Path, key: str) -> None:
+def _write(result: Result[onnx.ModelProto], path: Path, key: str) -> None:
     """Write the result; external data get a name that no other model's data have."""
     from onnx import save_model  # noqa: PLC0415
 

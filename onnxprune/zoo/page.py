@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from html import escape
+from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from onnxprune.report.page import Cell, Column, document, number, pill, table, text, tiles
+from onnxprune.zoo.finding import is_file
 from onnxprune.zoo.job import report_path
 from onnxprune.zoo.rows import Row, Status
 
@@ -69,7 +71,7 @@ def _figures(summary: Summary) -> list[tuple[str, str]]:
 
 
 def _cells(row: Row) -> Sequence[Cell]:
-    name = escape(row.path)
+    name = f'<span class="path">{escape(row.path).replace("/", "/<wbr>")}</span>'
     if row.status.good and row.files:
         name = f'<a href="{escape(quote(report_path(row.path)))}">{name}</a>'
     good = row.status.good
@@ -81,9 +83,14 @@ def _cells(row: Row) -> Sequence[Cell]:
         number(row.error, "{:.1e}"),
         number(row.seconds, "{:.1f}"),
         number(row.peak / 1e6 if row.peak else None, "{:,.0f}"),
-        text(" ".join(row.domain) or "every finite input"),
+        text(_domain(row)),
         Cell(f'<div class="reason">{escape(_note(row))}</div>', _note(row)),
     )
+
+
+def _domain(row: Row) -> str:
+    """The domain's texts, of files the names alone."""
+    return " ".join(Path(part).name if is_file(part) else part for part in row.domain) or "every finite input"
 
 
 def _change(row: Row, figure: str) -> Cell:

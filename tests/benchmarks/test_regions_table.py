@@ -10,6 +10,7 @@ import pytest
 
 import onnxprune
 from onnxprune.regions import RegionNetwork
+from tests.benchmarks.regions import anytime, peers, slices, speed
 from tests.benchmarks.regions.pictures import plot, plot_networks
 from tests.benchmarks.regions.table import Row, markdown, read_csv, row_of, verdicts, write_csv
 from tests.benchmarks.regions.training import gradients, to_model, train
@@ -89,3 +90,33 @@ def test_lower_bounds_against_one_another() -> None:
     assert float(row["parity"]) <= 8
     assert float(row["probe"]) <= 8
     assert list(row) == FIELDS[1:]
+
+
+def test_counters_against_one_another(tmp_path: Path) -> None:
+    network = RegionNetwork.of_layers([(np.eye(2), np.full(2, -0.5))], np.zeros(2), np.ones(2))
+    rows = peers.with_onnxprune("2-2", network, 10.0)
+    assert [(row.method, row.status, row.count) for row in rows] == [("exact", "ok", 4), ("mip", "ok", 4)]
+    assert speed.counted(network)[0] == 4
+    assert "of 4 parts 25.0%" in speed.two_processes(network)
+
+
+def test_images_with_fewer_pixels() -> None:
+    images = np.random.default_rng(0).random((2, 784))
+    assert peers.averaged(images, 784).tolist() == images.tolist()
+    assert peers.averaged(images, 16)[1, 4] == pytest.approx(images[1].reshape(28, 28)[7:14, :7].mean())
+    assert peers.averaged(images, 64)[0, 0] == pytest.approx(images[0].reshape(28, 28)[2:5, 2:5].mean())
+
+
+def test_intervals_and_slices_of_models(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    layers = [(np.array([[1.0, 0.0], [0.0, 1.0]]), np.full(2, -0.5)), (np.ones((2, 2)), np.zeros(2))]
+    model, path = to_model(layers), tmp_path / "grid.onnx"
+    path.write_bytes(model.SerializeToString())
+    assert anytime.main([str(path), f"{path}@-inf:inf", "--budget", "5"]) == 0
+    found, refused = capsys.readouterr().out.splitlines()[2:]
+    assert found.startswith("| grid.onnx | 2 | 2.0 | 4 | 2.0 | 0.0 |")
+    assert found.endswith("| yes |")
+    assert "finite box" in refused
+    pytest.importorskip("matplotlib")
+    slices.drawn(model, [np.array(p) for p in ((0.0, 0.0), (1.0, 0.0), (0.0, 1.0))], 0.0, tmp_path / "grid")
+    assert capsys.readouterr().out.startswith("grid: 4 regions")
+    assert sorted(p.name for p in tmp_path.glob("*.png")) == ["grid_cell.png", "grid_class.png"]

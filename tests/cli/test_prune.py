@@ -17,7 +17,7 @@ import pytest
 from onnxprune.cli.interrupt import finishing
 from onnxprune.surgeon import curve, prune
 from onnxprune.surgeon.methods import operated
-from onnxprune.surgeon.stages import STAGES, share_of
+from onnxprune.surgeon.stages import share_of, stages_for
 from tests.helpers import Ran, command, parse, snapshot
 from tests.surgeon.small import WEIGHTS, data, dense_model, pruned, stored
 
@@ -171,8 +171,8 @@ def test_the_first_interrupt_ends_with_the_last_finished_stage(
     assert "finishing with the last finished stage; Ctrl-C again to stop" in ran.err
     assert "note: It was stopped: this is the last finished stage" in ran.out
     report = json.loads((folder / "r.json").read_text())
-    assert report["share_of_the_way"] == pytest.approx(share_of(3, STAGES))
-    assert report["weights"]["sparsity"] == pytest.approx(0.9 * share_of(3, STAGES), abs=0.01)
+    assert report["share_of_the_way"] == pytest.approx(share_of(3, stages_for(0.1)))
+    assert report["weights"]["sparsity"] == pytest.approx(0.9 * share_of(3, stages_for(0.1)), abs=0.01)
     assert (folder / "out.onnx").is_file()
 
 

@@ -35,7 +35,7 @@ SPLIT = """
 """
 
 
-def optimize(model: ModelProto | bytes, **options: Any) -> onnxprune.Result:
+def optimize(model: ModelProto | bytes, **options: Any) -> onnxprune.Result[Any]:
     """With the goal that measures nothing."""
     return onnxprune.optimize(model, **{"goal": "size", **options})
 

@@ -20,6 +20,7 @@ from onnx import ModelProto, helper, numpy_helper
 import onnxprune
 from onnxprune.errors import EnvironmentFailure, InputError
 from onnxprune.graph import files
+from onnxprune.graph.kinds import ModelLike
 from tests.helpers import DENSE, assert_equal_models, dense, parse, run, snapshot, untouchable, weights
 
 
@@ -41,7 +42,7 @@ def fail(*_: Any, **__: Any) -> NoReturn:
 def test_model_can_be_given_in_any_form(form: str, tmp_path: Path) -> None:
     model = dense()
     path = stored(model, tmp_path / "model.onnx")
-    given: dict[str, files.ModelLike] = {
+    given: dict[str, ModelLike] = {
         "path": path,
         "text": str(path),
         "bytes": path.read_bytes(),

@@ -18,7 +18,9 @@ BUDGET = 0.2
 """Seconds of search: what units are proved by makes no difference to the passes."""
 
 
-def optimize(model: onnx.ModelProto, domain: str | None, *, budget: float = BUDGET, **options: Any) -> onnxprune.Result:
+def optimize(
+    model: onnx.ModelProto, domain: str | None, *, budget: float = BUDGET, **options: Any
+) -> onnxprune.Result[onnx.ModelProto]:
     return onnxprune.optimize(model, domain, goal="size", budget=budget, **options)
 
 

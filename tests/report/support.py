@@ -22,7 +22,7 @@ TRICKY = "a & b <script>alert('x')</script> \"quoted\""
 
 
 @cache
-def lossless() -> onnxprune.Result:
+def lossless() -> onnxprune.Result[Any]:
     """A model with dead units, over a box."""
     return onnxprune.optimize(dense(inputs="float[2,4] x", outputs="float[2,3] y"), "-1:1", budget=0, remember=False)
 

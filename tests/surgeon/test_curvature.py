@@ -8,7 +8,7 @@ from onnxprune.errors import InputError
 from onnxprune.surgeon.calibration import Calibration
 from onnxprune.surgeon.curvature import group_costs
 from onnxprune.surgeon.gauss_newton import polish, product
-from onnxprune.surgeon.kronecker import RIDGE, Curves
+from onnxprune.surgeon.kronecker import RIDGE, Curves, refitted
 from onnxprune.surgeon.matching import Values, corrected, matching
 from onnxprune.surgeon.moments import input_moments
 from tests.helpers import parse
@@ -174,9 +174,9 @@ def test_layers_that_are_averaged_over_positions_get_the_weight_they_have() -> N
 def test_what_stays_is_refitted() -> None:
     data = samples((6,), count=64)
     graph, found, objective = objective_of(linear(), data)
-    curves = Curves(objective, StaticGraph(graph), found.targets, None, np.random.default_rng(0))
     mask = np.random.default_rng(2).random((3, 6)) < 0.6
-    values = curves.at(objective.dense, {}, 1.0).refitted(objective.dense, {"w": mask})
+    moments = input_moments(objective, StaticGraph(graph), objective.dense, found.targets, np.random.default_rng(0))
+    values = refitted(moments, found.targets, objective.dense, {"w": mask})
     inputs = data.inputs["x"].astype(np.float64)
     best = _least_squares(inputs, inputs @ objective.dense["w"].T.astype(np.float64), mask)
     assert not values["w"][~mask].any()

@@ -10,7 +10,7 @@ from onnxprune.graph.cost import macs
 from onnxprune.surgeon.descent import MOVED, Descent, cosine, first_rate
 from onnxprune.surgeon.kronecker import Curves
 from onnxprune.surgeon.matching import Values
-from onnxprune.surgeon.stages import STAGES, Effort, Masks, operate, share_of
+from onnxprune.surgeon.stages import Effort, Masks, operate, share_of, stages_for
 from onnxprune.surgeon.units import Channels, UnitChoice
 from onnxprune.surgeon.weights import Budgets, PatternChoice, WeightChoice
 from onnxprune.surgeon.writing import with_values
@@ -21,6 +21,7 @@ RNG = np.random.default_rng
 
 def effort(**changes: object) -> Effort:
     settings: dict[str, object] = {
+        "stages": 7,
         "steps": 60,
         "seconds": 60.0,
         "batch": 16,
@@ -66,7 +67,12 @@ def test_sparsity_is_met_exactly(sparsity: float) -> None:
     zeros = sum(int((done.values[t.name] == 0).sum()) for t in found.targets)
     assert zeros == found.total - int(np.floor((1 - sparsity) * found.total + 1e-9))
     assert done.share == 1
-    assert len(done.history) == STAGES
+    assert len(done.history) == 7
+
+
+@pytest.mark.parametrize(("left", "stages"), [(0.9, 6), (0.5, 6), (0.2, 9), (0.1, 12), (0.01, 12)])
+def test_more_stages_where_less_is_left(left: float, stages: int) -> None:
+    assert stages_for(left) == stages
 
 
 def test_masks_only_shrink() -> None:
@@ -74,8 +80,8 @@ def test_masks_only_shrink() -> None:
     graph, found, objective = objective_of(convolutions(), data)
     choice = WeightChoice(Curves(objective, StaticGraph(graph), found.targets, None, RNG(0)), Budgets(0.2), 0)
     before: Masks = {}
-    for stage in (1, 4, 8, STAGES):
-        masks = choice(share_of(stage, STAGES), objective.dense, before).masks
+    for stage in (1, 4, 8, 12):
+        masks = choice(share_of(stage, 12), objective.dense, before).masks
         assert all(not (masks[n] & ~before[n]).any() for n in before)
         before = masks
 
@@ -130,7 +136,7 @@ def test_units_meet_the_budget_as_it_is_counted_after_removal(multiple: int) -> 
     graph, found, objective = objective_of(model, data)
     channels = Channels(graph, found)
     assert sorted(len(family) for family in channels.families) == [8, 8]
-    choice = UnitChoice(objective, channels, 0.5, True, multiple, RNG(0))
+    choice = UnitChoice(objective, StaticGraph(graph), channels, 0.5, True, multiple, RNG(0))
     masks = choice(1.0, objective.dense, {}).masks
     alive = choice.alive(masks)
     shapes = {"x": (1, 3, 6, 6)}
@@ -146,7 +152,7 @@ def test_units_meet_the_budget_as_it_is_counted_after_removal(multiple: int) -> 
 def test_units_cannot_go_below_one_block() -> None:
     data = samples((3, 6, 6))
     graph, found, objective = objective_of(convolutions(), data)
-    choice = UnitChoice(objective, Channels(graph, found), 0.01, True, 8, RNG(0))
+    choice = UnitChoice(objective, StaticGraph(graph), Channels(graph, found), 0.01, True, 8, RNG(0))
     with pytest.raises(InputError, match="cannot go below 100%"):
         choice(1.0, objective.dense, {})
 

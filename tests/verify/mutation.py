@@ -7,6 +7,7 @@ import importlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from types import CodeType, FunctionType
 from typing import Any
@@ -25,6 +26,7 @@ class Site:
     function: tuple[str, ...]
 
 
+@cache
 def sites() -> list[Site]:
     """All places with ``raise Rejected``."""
     found = []

@@ -11,9 +11,7 @@ import onnxprune.verify
 
 FOLDER = Path(onnxprune.verify.__file__).parent
 FORBIDDEN = ("bounds", "mip", "passes", "stability", "certificate", "pipeline", "optimizer", "operators", "facts")
-COMPARING = "comparing"
-"""Compares two models without a certificate: it searches for evidence with the maker's code, and checks nothing."""
-CHECKER = sorted(path for path in FOLDER.rglob("*.py") if path.stem != COMPARING)
+CHECKER = sorted(FOLDER.rglob("*.py"))
 
 
 def imported(path: Path) -> set[str]:
@@ -42,7 +40,3 @@ def test_no_module_is_imported_by_a_computed_name(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     assert "importlib" not in text
     assert "__import__" not in text
-
-
-def test_the_checker_does_not_use_the_comparison() -> None:
-    assert not [path.name for path in CHECKER if f"onnxprune.verify.{COMPARING}" in imported(path)]

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import contextlib
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from onnxprune.zoo import guard
@@ -23,6 +25,16 @@ def zoo(tmp_path: Path) -> Path:
     folder = tmp_path / "zoo"
     folder.mkdir()
     return folder
+
+
+def left() -> list[psutil.Process]:
+    """Processes of jobs, or their children, that still live; other tests may have left helpers of other kinds."""
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            if any("stub.py" in word or "bytearray" in word for word in process.cmdline()):
+                found.append(process)
+    return found
 
 
 def job(tmp_path: Path, name: str, limits: Limits | None = None) -> Job:

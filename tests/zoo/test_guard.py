@@ -8,14 +8,13 @@ import threading
 import time
 from pathlib import Path
 
-import psutil
 import pytest
 
 from onnxprune.zoo.guard import COMMAND, run_guarded
 from onnxprune.zoo.job import FINISH, OVER, Limits
 from onnxprune.zoo.rows import Row, Status
 from tests.helpers import dense
-from tests.zoo.conftest import job
+from tests.zoo.conftest import job, left
 
 pytestmark = pytest.mark.usefixtures("stubbed")
 posix = pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX")
@@ -25,7 +24,7 @@ def ran(tmp_path: Path, name: str, limits: Limits | None = None) -> Row:
     row = run_guarded(job(tmp_path, name, limits))
     assert row is not None
     assert not list((tmp_path / "out" / "run").iterdir()), "nothing is left of the process"
-    assert not psutil.Process().children(recursive=True), "no process is left"
+    assert not left(), "no process is left"
     return row
 
 
@@ -108,7 +107,7 @@ def test_a_run_given_up_ends_its_jobs(tmp_path: Path) -> None:
     timer.start()
     assert run_guarded(task) is None
     timer.join()
-    assert not psutil.Process().children(recursive=True)
+    assert not left()
 
 
 class TestRealProcess:

@@ -21,7 +21,7 @@ from onnxprune.errors import EnvironmentFailure, InputError
 from onnxprune.zoo import Row, Status, Summary, optimize_all
 from onnxprune.zoo.store import WORK, ResultStore, run_folder
 from tests.helpers import CONV, assert_equal_models, dense, parse, untouchable, weights
-from tests.zoo.conftest import STUB
+from tests.zoo.conftest import STUB, left
 
 
 def models(zoo: Path, *names: str) -> None:
@@ -119,7 +119,7 @@ class TestStandIns:
 
         with pytest.raises(KeyboardInterrupt):
             optimize_all(zoo, tmp_path / "out", jobs=3, watcher=interrupt)
-        assert not psutil.Process().children(recursive=True)
+        assert not left()
         assert [row.path for row in lines(tmp_path / "out")] == ["a.onnx"]
         assert [path.name for path in (tmp_path / "out" / WORK).iterdir()] == ["lock"]
 

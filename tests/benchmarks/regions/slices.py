@@ -9,12 +9,14 @@ import argparse
 import sys
 import time
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 
 from onnxprune.bounds.static import StaticGraph
-from onnxprune.graph.files import ModelLike, load
+from onnxprune.graph.files import load
+from onnxprune.graph.kinds import ModelLike
 from onnxprune.operators.interval import Array
 from onnxprune.regions.reading import prepared
 from onnxprune.regions.slice import slice_network
@@ -46,7 +48,7 @@ def random_layers() -> list[tuple[Array, Array]]:
     rng, sizes = np.random.default_rng(0), (2, 64, 64, 10)
     return [
         (rng.normal(size=(after, before)) * np.sqrt(2 / before), 0.3 * rng.normal(size=after))
-        for before, after in zip(sizes, sizes[1:], strict=False)
+        for before, after in pairwise(sizes)
     ]
 
 

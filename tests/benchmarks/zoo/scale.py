@@ -1,6 +1,7 @@
 """What a large zoo costs besides the work on its models.
 
-``python -m tests.benchmarks.zoo.scale FOLDER [--count 100000]`` makes that many tiny files, gives each a row at once instead of running it, and goes on from there a second time.
+``python -m tests.benchmarks.zoo.scale FOLDER [--count 100000]`` makes that many tiny files, gives each a row at once
+instead of running it, and goes on from there a second time.
 """
 
 from __future__ import annotations
