@@ -23,6 +23,7 @@ from onnxprune.graph.graph import Graph, label
 from onnxprune.graph.groups import ChannelGroups
 from onnxprune.graph.kinds import ModelLike, in_kind_of
 from onnxprune.latency import Timing, measure
+from onnxprune.mobile.sizes import with_fixed_sizes
 from onnxprune.operators import Axis
 from onnxprune.options import Options, from_keywords
 from onnxprune.pass_api import Exactness, Pass
@@ -130,12 +131,13 @@ class _Job:
                 f"{self.approximate[0].name} changes the function; there is no certificate for that.",
                 hint="Prune first, then optimize the result with a certificate.",
             )
-        self.specs = input_specs(source.model)
+        self.start = with_fixed_sizes(source.model, options.shapes) if options.fix_shape else source.model
+        self.specs = input_specs(self.start)
         self.domain = _domain(domain, self.specs)
         self.notes: list[str] = []
         options.progress("running the original")
         self.validator = Validator(
-            source.model,
+            self.start,
             self.domain,
             data=options.data,
             shapes=options.shapes,
@@ -145,6 +147,9 @@ class _Job:
             custom_ops=options.custom_ops,
             work=float(macs(source.model, _default_shapes(self.specs, options.shapes))),
         )
+        if self.start is not source.model:
+            self.validator.rebase(source.model)
+            self.notes.append("The sizes that --shape gives are fixed in the result; what is proved holds for these.")
         if options.data:
             found = self.domain.violations({name: np.asarray(values) for name, values in options.data.items()})
             self.notes += [str(violation) for violation in found]
@@ -155,14 +160,14 @@ class _Job:
         )
 
     def run(self) -> Result[onnx.ModelProto]:
-        tidied = self.pipeline.run(Reduced(self.source.model), [p for p in self.passes if p.name == "tidy"])
+        tidied = self.pipeline.run(Reduced(self.start), [p for p in self.passes if p.name == "tidy"])
         tidied = self._approximated(tidied)
         self.proofs = self._prove(tidied.model)
         tidied.known = self.proofs.bounds
         self.baseline = Facts(Graph(tidied.model), self.domain, known=self.proofs.bounds)
         self.kept_nodes = self._kept_nodes()
         final, align, timing = self._reduce(tidied)
-        modified = final.modified
+        modified = final.modified or self.start is not self.source.model
         outcome = Outcome(len(self.validator.feeds))
         if modified:
             final.model = self._with_metadata(final.model, align)
@@ -345,7 +350,7 @@ class _Job:
             return tidied, alignment.REJECTED if variants else 1, timing.staged("tidied")
         if tidied.modified:
             self.notes.append("Tidying made the model slower; the original is handed back.")
-        return Reduced(self.source.model), 1, timing.staged("before")
+        return Reduced(self.start), 1, timing.staged("before")
 
     def _choose(self, variants: Mapping[int, Reduced], times: Mapping[int, float]) -> int | None:
         """The fastest variant; among those within noise of it the smallest, after a numeric check."""

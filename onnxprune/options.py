@@ -34,6 +34,7 @@ class Options:
     custom_ops: Sequence[str] = ()
     data: Mapping[str, NDArray[Any]] | None = None
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    fix_shape: bool = False
     budget: float = 30.0
     method: Literal["cascade", "leo", "single"] = "cascade"
     trust: Literal["certified", "solver"] = "solver"
@@ -69,6 +70,7 @@ class Options:
             "rule": (self.rule in ("product", "rows"), "product or rows"),
             "jobs": (self.jobs >= 1, "1 or more"),
             "threads": (self.threads >= 0, "0 or more"),
+            "fix_shape": (not self.fix_shape or bool(self.shapes), "for use with shapes: --shape INPUT=1,3,224,224"),
             "tolerance": (self.tolerance is None or 0 <= self.tolerance < math.inf, "0 or more"),
         }
         for name, (fine, wanted) in checks.items():

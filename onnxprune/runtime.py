@@ -72,7 +72,7 @@ class Runner:
     """A model ready to run.
 
     Args:
-        model: The model.
+        model: The model, or the path of a file in ONNX or in ONNX Runtime's own format.
         provider: Full name of the execution provider.
         optimize: Let ONNX Runtime optimize the graph (for latency); off for validation.
         threads: Intra-operator threads (0: its default).
@@ -84,7 +84,7 @@ class Runner:
 
     def __init__(
         self,
-        model: onnx.ModelProto,
+        model: onnx.ModelProto | Path,
         *,
         provider: str = "CPUExecutionProvider",
         optimize: bool = False,
@@ -123,7 +123,9 @@ class Runner:
         return list(results)
 
 
-def _session(model: onnx.ModelProto, options: Any, names: list[str]) -> Any:
+def _session(model: onnx.ModelProto | Path, options: Any, names: list[str]) -> Any:
+    if isinstance(model, Path):
+        return ort.InferenceSession(str(model), options, providers=names)
     if byte_size(model) <= LIMIT:
         return ort.InferenceSession(model.SerializeToString(), options, providers=names)
     with tempfile.TemporaryDirectory() as folder:

@@ -50,6 +50,24 @@ def working_shapes(
     rng: np.random.Generator,
 ) -> dict[str, tuple[int, ...]]:
     """Sizes for dynamic dimensions with which the model runs; equal symbols get equal sizes."""
+    check_shapes(specs, given)
+    failure: EnvironmentFailure | None = None
+    for sizes in _candidates(specs, given):
+        try:
+            runner.run(domain.sample(specs, sizes, rng, "uniform"))
+        except EnvironmentFailure as error:
+            failure = failure or error
+            continue
+        return sizes
+    raise failure or EnvironmentFailure("The model could not be run.")
+
+
+def check_shapes(specs: Sequence[InputSpec], given: Mapping[str, tuple[int, ...]]) -> None:
+    """Refuse shapes that no input of the model can have.
+
+    Raises:
+        InputError: An unknown input, a wrong rank, a size that contradicts a fixed dimension or is not positive.
+    """
     names = {spec.name for spec in specs}
     for name, shape in given.items():
         spec = next((s for s in specs if s.name == name), None)
@@ -64,15 +82,6 @@ def working_shapes(
                 f"--shape {name}={shape} does not fit the model's {spec.shape}.",
                 hint="Give one positive size per axis.",
             )
-    failure: EnvironmentFailure | None = None
-    for sizes in _candidates(specs, given):
-        try:
-            runner.run(domain.sample(specs, sizes, rng, "uniform"))
-        except EnvironmentFailure as error:
-            failure = failure or error
-            continue
-        return sizes
-    raise failure or EnvironmentFailure("The model could not be run.")
 
 
 def _candidates(

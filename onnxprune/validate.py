@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -103,8 +104,8 @@ class Validator:
                     flips[index] += int(np.sum(np.asarray(a) != np.asarray(b)))
         return flips
 
-    def check(self, candidate: onnx.ModelProto, *, quick: bool = False) -> Outcome:
-        """Compare a candidate with the original on all inputs, or quickly on the first few.
+    def check(self, candidate: onnx.ModelProto | Path, *, quick: bool = False) -> Outcome:
+        """Compare a candidate (or the file that holds it) with the original on all inputs, or on the first few.
 
         Raises:
             ValidationError: An output differs by more than the tolerance: a proved deviation must be negligible

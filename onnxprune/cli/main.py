@@ -20,6 +20,7 @@ COMMANDS = {
     "zoo": "optimize every model of a folder",
     "passes": "list the rewrite passes",
     "operators": "list the operators that are understood",
+    "completion": "print a script that lets a shell complete commands",
 }
 DESCRIPTION = "Hand it an ONNX model, get back a smaller one that does the same."
 EXAMPLE = "example:\n  onnxprune optimize model.onnx smaller.onnx --domain 0:1"
@@ -31,6 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not given:
         return _failed("no command given.", f"Commands: {', '.join(COMMANDS)}; onnxprune --help says more.", 2)
     if given[0] not in COMMANDS:
+        if not given[0].startswith("-"):
+            return _unknown(given)
         _parser().parse_args(given)
         return 2  # not reached: argparse leaves with --help, --version or an error
     name, rest = given[0], given[1:]
@@ -40,6 +43,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command = import_module(f"onnxprune.cli.{name.replace(' ', '_')}")
     options = command.parser(f"onnxprune {name}").parse_args(_joined(rest))
     return _guarded(command.run, options)
+
+
+def _unknown(given: Sequence[str]) -> int:
+    """Refuse a first word that is no command."""
+    from difflib import get_close_matches  # noqa: PLC0415 # rarely needed
+
+    word = given[0]
+    if word.endswith(".onnx"):
+        return _failed(f"'{word}' is a model, not a command.", f"onnxprune optimize {' '.join(given)}", 2)
+    near = get_close_matches(word, COMMANDS, 1)
+    hint = f"Did you mean '{near[0]}'?" if near else f"Commands: {', '.join(COMMANDS)}."
+    return _failed(f"Unknown command '{word}'.", hint, 2)
 
 
 def _joined(arguments: Sequence[str]) -> list[str]:
@@ -55,7 +70,7 @@ def _joined(arguments: Sequence[str]) -> list[str]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    lines = "\n".join(f"  {name:<10} {text}" for name, text in COMMANDS.items())
+    lines = "\n".join(f"  {name:<11} {text}" for name, text in COMMANDS.items())
     parser = argparse.ArgumentParser(
         prog="onnxprune",
         usage="onnxprune COMMAND ... (COMMAND --help for its options)",

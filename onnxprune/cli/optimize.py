@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from onnxprune.cli.common import (
@@ -17,6 +18,7 @@ from onnxprune.cli.common import (
     run_options,
     written_reports,
 )
+from onnxprune.cli.exporting import Export, add_export_option
 from onnxprune.cli.interrupt import finishing
 
 EXAMPLE = """example:
@@ -39,6 +41,8 @@ def parser(prog: str) -> argparse.ArgumentParser:
     result.add_argument("--certificate", metavar="C.json", help="write what proves the result, for onnxprune verify")
     result.add_argument("--annotate", action="store_true", help="write into changed layers what went, for Netron")
     result.add_argument("--dry-run", action="store_true", help="do everything but write the model")
+    result.add_argument("--fix-shape", action="store_true", help="write the sizes of --shape into the model")
+    add_export_option(result)
     add_run_options(result)
     return result
 
@@ -53,6 +57,7 @@ def run(options: argparse.Namespace) -> int:
         load,
         save,
     )
+    from onnxprune.mobile import with_fixed_sizes  # noqa: PLC0415
     from onnxprune.optimizer import optimize_source  # noqa: PLC0415
     from onnxprune.options import Options  # noqa: PLC0415
     from onnxprune.report.table import print_summary  # noqa: PLC0415
@@ -60,23 +65,32 @@ def run(options: argparse.Namespace) -> int:
     output = Path(options.output)
     if not options.dry_run:
         check_writable(output)
-    check_reports(options, options.model, output)
-    check_report(options.certificate, options.model, output, option="--certificate")
+    export = Export(
+        wanted=options.export is not None, output=output, custom_ops=options.custom_ops, dry=options.dry_run
+    )
+    check_reports(options, options.model, output, *export.files)
+    check_report(options.certificate, options.model, output, *export.files, option="--certificate")
     source = load(options.model)
-    if not options.dry_run:
-        check_spares_data(source, output)
+    for path in () if options.dry_run else (output, *export.files):
+        check_spares_data(source, path)
     with progress(options.quiet, options.verbose) as step, finishing() as stopped:
         settings = Options(
             align=options.align,
             goal=options.goal,
+            fix_shape=options.fix_shape,
             certificate=options.certificate is not None,
             annotate=options.annotate,
             progress=step,
             stopped=stopped,
             **run_options(options),
         )
-        result = optimize_source(source, read_domain(options, source), settings)
-    with written_reports(result.report, options):
+        fixed = with_fixed_sizes(source.model, settings.shapes) if options.fix_shape else source.model
+        domain = read_domain(options, replace(source, model=fixed))
+        before = export.usability(source.model)
+        result = optimize_source(source, domain, settings)
+    report = export.told(result.report, before, result.model)
+    check = {"data": settings.data, "shapes": settings.shapes, "tolerance": options.tolerance, "seed": options.seed}
+    with written_reports(report, options), export.written(result.model, domain=domain, **check):
         model = sealed(result, Path(options.certificate)) if options.certificate else result.model
         if options.dry_run:
             pass
@@ -86,13 +100,15 @@ def run(options: argparse.Namespace) -> int:
             copy_unchanged(source, output)
     if not options.quiet:
         written = None if options.dry_run else str(output)
+        file = sys.stderr if options.report == "-" else sys.stdout
         print_summary(
-            result.report.content,
+            report.content,
             modified=result.modified,
             relative=result.outcome.max_relative_error,
             written=written,
             budget=options.budget,
             layers=options.verbose,
-            file=sys.stderr if options.report == "-" else sys.stdout,
+            file=file,
         )
+        export.print(report, file=file)
     return 0

@@ -55,7 +55,8 @@ def load(source: ModelLike) -> Source:
     except FileNotFoundError:
         raise InputError(f"No such file: {path}", hint="Check the path of the input model.") from None
     except IsADirectoryError:
-        raise InputError(f"{path} is a directory, not an ONNX file.", hint="Name the .onnx file in it.") from None
+        hint = "Name the .onnx file in it, or optimize all of them: onnxprune zoo DIR OUT_DIR."
+        raise InputError(f"{path} is a directory, not an ONNX file.", hint=hint) from None
     except OSError as error:
         raise InputError(f"Cannot read {path}: {error.strerror}.", hint="Check the file's permissions.") from None
     model = _parse(data, str(path))
@@ -72,7 +73,7 @@ def _copy(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _parse(data: bytes, where: str) -> onnx.ModelProto:
-    hint = "It is truncated, or not an ONNX file."
+    hint = "It is truncated, or not an ONNX file. Models of other formats have to be exported to ONNX first."
     if not data:
         raise InputError(f"{where} is empty.", hint="Export the model again.")
     try:

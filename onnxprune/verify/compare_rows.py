@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from onnxprune.verify.forms import Form, Key
 from onnxprune.verify.numbers import Interval
 from onnxprune.verify.reasons import Rejected
-from onnxprune.verify.terms import Term, sizes
+from onnxprune.verify.terms import Term, added, sizes
 from onnxprune.verify.windows import Geometry
 
 if TYPE_CHECKING:
@@ -107,9 +107,7 @@ def _result(
     terms = dict(rest.terms)
     picked = Term.pick(rows, which[rows], times, width)
     key = (anchor.tensor, None)
-    if key in terms:
-        raise Rejected(f"{anchor.tensor} of the optimized model stands for two tensors at once")
-    terms[key] = picked
+    terms[key] = added(terms[key], picked, form.rows) if key in terms else picked
     deviation, rounding = rest.deviation.copy(), rest.rounding.copy()
     deviation[rows], rounding[rows] = errors
     return replace(rest, terms=terms, deviation=deviation, rounding=rounding)

@@ -51,8 +51,14 @@ class Found:
 
     def only(self, which: NDArray[np.bool_]) -> Found:
         """Some of the rows."""
-        parts = [part[which] for part in (self.units, self.bounds, self.margins, self.sizes)]
-        return Found(self.tensor, self.state, *parts, tuple(np.array(self.kinds, dtype=object)[which]))
+        return replace(
+            self,
+            units=self.units[which],
+            bounds=self.bounds[which],
+            margins=self.margins[which],
+            sizes=self.sizes[which],
+            kinds=tuple(kind for kind, chosen in zip(self.kinds, which.tolist(), strict=True) if chosen),
+        )
 
 
 def states(side: Side, walk: Walk) -> list[Found]:

@@ -22,9 +22,10 @@ from onnxprune.verify.reading import parsed
 from onnxprune.verify.relation import Relation, Side
 from onnxprune.verify.terms import Indices
 from tests.helpers import parse
-from tests.verify.support import Case, handed_on_case, proved_by_cases, split_case
+from tests.verify.support import Case, proved_by_cases, split_case
 
 Attempt = Callable[[], object]
+IDENTITY = "o = Constant <value_float = 1.0> () y = Mul (x, o)"
 
 
 def forged(case: Case, original: onnx.ModelProto, optimized: onnx.ModelProto, **changed: Any) -> Case:
@@ -128,6 +129,10 @@ def _trees() -> Iterator[tuple[str, Attempt]]:
             key: tree[key] + [-1 if key == "axes" else 0] if more > 0 else tree[key][:-1] for key in ("axes", "places")
         }
         yield name, lambda parts=parts: case.check(case.content | {"cuts": [tree | parts]})  # type: ignore[misc]
+    half = within_box(same("h = Neg (x) r = Relu (h) y = Neg (r)", "1,2", "1,2"))
+    trees = {"cuts": [{"input": "x", "axes": [0, -1], "places": [0.0, 0.0]}]}
+    half = Case(half.original, half.optimized, half.content | trees)
+    yield "half of the box is missing", bounded(half, tensor="h", entries=[1], bounds=[1.0], cuts=0)
     yield "cuts for an output", bounded(case, tensor="y", cuts=0)
     for name, body in (("cuts", "r = Abs (x) y = Neg (r)"), ("a batch", "h = Neg (x) r = Relu (h) y = Neg (r)")):
         shape = "1,2" if name == "cuts" else "2,2"
@@ -135,10 +140,20 @@ def _trees() -> Iterator[tuple[str, Attempt]]:
         trees = one.content | {"cuts": [{"input": "x", "axes": [-1], "places": [0.0]}]}
         unit = Case(one.original, one.optimized, trees | {"domain": _box(-1.0, 1.0)})
         yield f"{name} where none can be", bounded(unit, tensor="r" if name == "cuts" else "h", cuts=0)
+    weights = {"s": np.array([2, 2])}
+    model = parse("h = Reshape (x, s) r = Relu (h) y = Neg (r)", "float[1,4] x", "float[2,2] y", weights)
+    one = forged(same("y = Neg (x)", "1,2", "1,2"), model, model)
+    trees = one.content | {"cuts": [{"input": "x", "axes": [-1], "places": [0.0]}], "domain": _box(-1.0, 1.0)}
+    yield "samples become a batch", bounded(Case(model, model, trees), tensor="h", cuts=0)
 
 
 def _box(low: Any, high: Any) -> dict[str, Any]:
     return {"inputs": {"x": {"lower": low, "upper": high}}, "constraints": []}
+
+
+def within_box(case: Case) -> Case:
+    """The same with a box for the input."""
+    return Case(case.original, case.optimized, case.content | {"domain": _box(-1.0, 1.0)})
 
 
 def _domains() -> Iterator[tuple[str, Attempt]]:
@@ -165,12 +180,19 @@ def _models() -> Iterator[tuple[str, Attempt]]:
     yield "another seal", lambda: check_seal("1" * 64, sealed)
     renamed = _copy(case.optimized)
     renamed.graph.output[0].name = renamed.graph.node[-1].output[0] = "z"
+    wider = _copy(case.optimized)
+    wider.graph.output[0].type.tensor_type.elem_type = onnx.TensorProto.DOUBLE
     older = _copy(case.optimized)
     older.opset_import[0].version -= 1
     extended = _copy(case.optimized)
     node = helper.make_node("Neg", ["a"], ["b"])
     extended.functions.append(helper.make_function("own", "f", ["a"], ["b"], [node], [helper.make_opsetid("", 17)]))
-    for name, model in (("another output", renamed), ("older operators", older), ("a function", extended)):
+    for name, model in (
+        ("another output", renamed),
+        ("another type", wider),
+        ("older operators", older),
+        ("a function", extended),
+    ):
         yield name, lambda model=model: forged(case, case.original, model).check()  # type: ignore[misc]
 
 
@@ -201,9 +223,8 @@ def _cases() -> Iterator[tuple[str, Attempt]]:
 
 
 def _tensors() -> Iterator[tuple[str, Attempt]]:
-    case, rows = split_case(), [0, -1, -1, -1, -1, -1]
+    case = split_case()
     yield "a tensor that is not there", related(case, {"original": "zz", "optimized": "c"})
-    yield "two tensors at once", related(case, {"original": "s", "optimized": "s", "rows": rows})
     relation = case.content["relation"]
     yield "rows of nothing", lambda: case.check(case.content | {"relation": {**relation, "handed_on": {"zz": [0]}}})
     first, *rest = relation["tensors"]
@@ -225,6 +246,18 @@ def _tensors() -> Iterator[tuple[str, Attempt]]:
     for name, tensor in (("rank", "f"), ("length", "b")):
         yield f"another {name}", related(unit, {"original": "a", "optimized": tensor, "rows": [0, 1, 2]})
     yield "another axis", related(_axes(), {"original": "y", "optimized": "y"})
+    ones = "z = Constant <value_float = 0.0> () k = Mul (x, z) {} = Cos (k) "
+    body = ones.format("a") + "b = Concat <axis = 2> (a, a) y = Neg (a)"
+    rows = {"original": "a", "optimized": "b", "rows": [0, 1, 2]}
+    unit = within_box(same(body, "1,3,4", "1,3,4"))
+    yield "longer rows of the same constants", related(unit, rows, {"original": "y", "optimized": "y"})
+    long = ones.format("a") + "y = Concat <axis = 1> (a, a)"
+    models = (
+        parse(ones.format("y"), "float[1,2] x", "float[1,2] y", {}),
+        parse(long, "float[1,2] x", "float[1,4] y", {}),
+    )
+    unit = within_box(forged(same("y = Neg (x)", "1,2", "1,2"), *models))
+    yield "more of the same constant", related(unit, {"original": "y", "optimized": "y"})
 
 
 def _axes() -> Case:
@@ -240,7 +273,14 @@ def _deviations() -> Iterator[tuple[str, Attempt]]:
     case = split_case()
     changed = with_weight(case.optimized, "w3", 0, 1e-2)
     yield "another weight, and a promise that fits", promised(forged(case, case.original, changed)).check
-    case = handed_on_case()
-    # On a larger domain the units that were merged are not always active any more.
-    wide = promised(Case(case.original, case.optimized, case.content | {"domain": _box(-30.0, 30.0)}))
-    yield "units that are not active, and a promise that fits", wide.check
+    outputs = [{"original": "y", "optimized": "y"}]
+    for name, body, other, rows in (
+        ("units that are not active", IDENTITY, "h = Neg (x) r = Relu (h) y = Neg (r)", {"r": [0, 1]}),
+        ("another function", "y = Cos (x)", "y = Sin (x)", {}),
+    ):
+        unit = within_box(pair(body, other, "1,2", "1,2"))
+        relation = {"relation": {"tensors": outputs, "handed_on": rows}}
+        yield (
+            f"{name}, and a promise that fits",
+            promised(Case(unit.original, unit.optimized, unit.content | relation)).check,
+        )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import traceback
 from collections import defaultdict
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import pytest
@@ -33,8 +33,7 @@ def rejected() -> dict[Site, list[Callable[[], object]]]:
     attempts: list[Callable[[], object]] = [attempt for _, attempt in forgeries()]
     for make in CASES:
         case = make()
-        attempts += [lambda case=case, change=change: case.check(change.apply(case.content))
-                     for change in changes(case.content)]  # type: ignore[misc] # fmt: skip
+        attempts += [partial(case.check, change.apply(case.content)) for change in changes(case.content)]
     for attempt in attempts:
         try:
             attempt()

@@ -98,9 +98,13 @@ def test_rational_numbers_agree_on_bounds_near_zero(model: onnx.ModelProto) -> N
     same(found.check(), found.check(exact=True))
 
 
-@pytest.mark.parametrize("seed", [0, 5])
-def test_random_convolutions(seed: int) -> None:
-    result = optimize(random_convnet(seed), None, budget=0.2, align=1, certificate=True, remember=False)
+CONVOLUTIONS = [(0, None), (5, None), (17, None), (21, "0:1"), (26, "0:1"), (27, "0:1"), (33, None), (37, "0:1")]
+"""Plain ones, gates that are constant, Gemm with factors, carriers, constant results, single channels, idle Elu."""
+
+
+@pytest.mark.parametrize(("seed", "box"), CONVOLUTIONS)
+def test_random_convolutions(seed: int, box: str | None) -> None:
+    result = optimize(random_convnet(seed), box, budget=0.0, align=1, certificate=True, remember=False)
     assert result.certificate is not None
     assert result.modified
     check(result.certificate.certificate, random_convnet(seed), result.model)
