@@ -131,6 +131,11 @@ class _Job:
                 f"{self.approximate[0].name} changes the function; there is no certificate for that.",
                 hint="Prune first, then optimize the result with a certificate.",
             )
+        if options.fix_shape and options.certificate:
+            raise InputError(
+                "A certificate speaks of the model that was read, at all its sizes, and cannot go with --fix-shape.",
+                hint="First write the sizes into a model (--fix-shape --passes tidy), then optimize that one.",
+            )
         self.start = with_fixed_sizes(source.model, options.shapes) if options.fix_shape else source.model
         self.specs = input_specs(self.start)
         self.domain = _domain(domain, self.specs)

@@ -129,8 +129,8 @@ def _print(verdict: Verdict, seconds: float) -> None:
 
 
 def _compare(options: argparse.Namespace) -> int:
-    from onnxprune.graph.files import load  # noqa: PLC0415
     from onnxprune.certificate.comparing import compare  # noqa: PLC0415
+    from onnxprune.graph.files import load  # noqa: PLC0415
 
     one, other = (load(path) for path in options.files)
     found = compare(one.model, other.model, read_domain(options, one), seed=options.seed)

@@ -78,7 +78,9 @@ def _folder(output: Path) -> Iterator[Path]:
     try:
         folder = tempfile.TemporaryDirectory(dir=output.parent, prefix=".onnxprune.")
     except OSError as error:
-        raise EnvironmentFailure(f"Cannot write beside {output}: {error.strerror}.", hint="Nothing was changed.") from None
+        raise EnvironmentFailure(
+            f"Cannot write beside {output}: {error.strerror}.", hint="Nothing was changed."
+        ) from None
     with folder as name:
         yield Path(name).resolve()
 

@@ -41,8 +41,8 @@ def usability(model: onnx.ModelProto, custom_ops: Sequence[str] = ()) -> dict[st
 
     Returns:
         Per key of :data:`PROVIDERS`: ``nodes`` of the model, ``taken`` of them, in ``partitions``; ``taken_if_fixed``
-        and ``partitions_if_fixed``, the same if no size was open; ``not_taken``: operators
-        of nodes that it would not take at any size; ``suitable``: the checker's advice for the model as it is, "yes", "maybe" or "no" (None for
+        and ``partitions_if_fixed``, the same if no size was open; ``not_taken``: operators of nodes that it would not
+        take at any size; ``suitable``: the checker's advice for the model as it is, "yes", "maybe" or "no" (None for
         XNNPACK, which computes in the same memory, so that pieces cost little).
 
     Raises:

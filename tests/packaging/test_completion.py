@@ -48,9 +48,7 @@ def completed(script: Path, folder: Path, *words: str) -> set[str]:
 
 
 @pytest.mark.parametrize("shell", SHELLS)
-def test_the_script_is_what_the_shell_accepts(
-    shell: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_script_is_what_the_shell_accepts(shell: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["completion", shell]) == 0
     text = capsys.readouterr().out
     assert all(name in text for name in COMMANDS)

@@ -86,7 +86,9 @@ def test_it_installs_and_works(version: str, wheel: Path, tmp_path: Path) -> Non
     assert "optimize" in ran(inside, "-W", "error", "-m", "onnxprune", "--help", cwd=tmp_path)
     shutil.copy(ROOT / "models" / "slim_cnn.onnx", tmp_path)
     files = ("--report", "r.json", "--html", "r.html", "--certificate", "c.json")
-    out = ran(program, "optimize", "slim_cnn.onnx", "small.onnx", "--align", "8", "--goal", "size", *files, cwd=tmp_path)
+    out = ran(
+        program, "optimize", "slim_cnn.onnx", "small.onnx", "--align", "8", "--goal", "size", *files, cwd=tmp_path
+    )
     assert "48 of 154 units removed" in out
     assert json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))["units"]["removed"] == 48
     assert "VERIFIED" in ran(program, "verify", "c.json", "slim_cnn.onnx", "small.onnx", cwd=tmp_path)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,10 @@ class Case:
     exact: bool
     box: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
+    def row(self) -> dict[str, Any]:
+        """What a row says of the case itself."""
+        return {"group": self.group, "model": self.name, "domain": self.domain, "budget": self.budget}
+
 
 def cases(models: Path) -> Iterator[Case]:
     """All cases, quick ones first."""
@@ -43,6 +47,17 @@ def cases(models: Path) -> Iterator[Case]:
         name = path.relative_to(models).as_posix()
         box = INPUTS.get(name, PIXELS) if name in WITH_BOX else {}
         yield Case("zoo", path, name, "box" if box else "any", 10.0, False, box)
+
+
+def first_of_each_family(known: Sequence[Case]) -> list[Case]:
+    """All cases but those of vnncomp/, where the smallest model of every family is measured on its first property."""
+    found = [case for case in known if case.group != "vnncomp"]
+    families: dict[Path, Case] = {}
+    for case in (case for case in known if case.group == "vnncomp"):
+        best = families.setdefault(case.path.parent, case)
+        if case.path.stat().st_size < best.path.stat().st_size:
+            families[case.path.parent] = case
+    return [*found, *sorted(families.values(), key=lambda case: case.path.stat().st_size)]
 
 
 def _specifications(path: Path) -> list[Path]:

@@ -45,7 +45,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
         domain,
         "yes",
         str(row["removed"]),
-        str(row["certified_removed"]),
+        "stopped" if row["certified_removed"] is None else str(row["certified_removed"]),
         f"{row['proving_s']:.1f}",
         f"{row['making_s']:.1f}",
         f"{row['checking_s']:.1f}",
@@ -70,7 +70,8 @@ def _totals(rows: Sequence[dict[str, Any]]) -> list[str]:
         chosen = [row for row in rows if row["group"] == group]
         good = [row for row in chosen if row["verifies"]]
         exact = [row for row in good if "exact_agrees" in row]
-        removed, certified = (sum(row[key] for row in good) for key in ("removed", "certified_removed"))
+        both = [row for row in good if row["certified_removed"] is not None]
+        removed, certified = (sum(row[key] for row in both) for key in ("removed", "certified_removed"))
         found.append(
             f"{group}: {len(good)} of {len(chosen)} verify; "
             f"`--exact` agrees on {sum(row['exact_agrees'] for row in exact)} of {len(exact)}; "
