@@ -1,4 +1,4 @@
-"""Hooks of MkDocs: pages made from the code, pages of the repository outside this folder, and tables taken from them."""
+"""Hooks of MkDocs: pages made from the code, pages of the repository outside this folder, tables taken from them."""
 
 from __future__ import annotations
 

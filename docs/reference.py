@@ -99,7 +99,7 @@ def operators() -> str:
     intro = (
         "All others are opaque: nothing is known of their outputs, and what feeds them is kept. *bounds*: interval\n"
         "arithmetic; *channels*: units can be removed through it; *affine*: linear bounds go through it exactly;\n"
-        "*lines*: bounding lines; *pieces*: integer programmes; *slope*: derivatives; *choices*: picks one of its inputs.\n"
+        "*lines*: bounding lines; *pieces*: integer programmes; *slope*: derivatives; *choices*: picks an input.\n"
     )
     return f"# Operators\n\n{len(rows)} operators. {intro}\n" + table(("operator", *COLUMNS.values()), iter(rows))
 
@@ -111,10 +111,12 @@ def schema(package: str, name: str) -> str:
     text = [f"# {content['title']}\n\n{content.get('description', '')}\n", f"Installed as `{package}/{name}`.\n"]
     for part, definition in parts.items():
         rows = list(_rows(definition, ""))
+        meant = any(row[2] for row in rows)
         if part:
             text.append(f"## {part}\n\n{definition.get('description', '')} {'' if rows else _kind(definition)}\n")
         if rows:
-            text.append(table(("key", "type", "meaning"), iter(rows)))
+            columns = 3 if meant else 2
+            text.append(table(("key", "type", "meaning")[:columns], (row[:columns] for row in rows)))
     return "\n".join(text)
 
 

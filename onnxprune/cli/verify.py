@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from onnxprune.cli.common import add_domain_options, check_report, count, read_domain, written_report
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from onnx import StringStringEntryProto
+
     from onnxprune.verify.checker import Verdict
 
 EXAMPLE = """example:
@@ -67,13 +73,18 @@ def _check(options: argparse.Namespace) -> int:
         verdict = check(certificate, original.model, optimized.model, exact=options.exact)
     except Rejected as error:
         with written_report(_json({"verified": False, "reason": error.what}), options.report):
-            print(f"REJECTED: {error.what}")
+            print(f"REJECTED: {error.what}", file=_text_goes_to(options))
         return 1
     seconds = time.perf_counter() - began
     with written_report(_json({"verified": True, **_content(verdict), "seconds": seconds}), options.report):
         if not options.quiet:
-            _print(verdict, seconds)
+            print("\n".join(_lines(verdict, seconds)), file=_text_goes_to(options))
     return 0
+
+
+def _text_goes_to(options: argparse.Namespace) -> TextIO:
+    """Standard output holds nothing but the report where that is asked for."""
+    return sys.stderr if options.report == "-" else sys.stdout
 
 
 def _json(content: dict[str, Any]) -> str:
@@ -105,27 +116,27 @@ def _bounded(value: float) -> float | None:
     return value if value < 1e30 else None
 
 
-def _print(verdict: Verdict, seconds: float) -> None:
+def _lines(verdict: Verdict, seconds: float) -> Iterator[str]:
     units = ", ".join(f"{count} {state}" for state, count in sorted(verdict.units.items())) or "none"
-    print(f"units removed or merged: {units}")
+    yield f"units removed or merged: {units}"
     methods = {name: number for name, number in verdict.methods.items() if name != "none"}
     if methods:
-        print(f"proved by: {', '.join(f'{name} {number}' for name, number in sorted(methods.items()))}")
+        yield f"proved by: {', '.join(f'{name} {number}' for name, number in sorted(methods.items()))}"
     if verdict.solver:
-        print(f"NOT checked: {verdict.solver} bounds rest on the word of a solver, or of the run that proved them")
+        yield f"NOT checked: {verdict.solver} bounds rest on the word of a solver, or of the run that proved them"
     for name, value in verdict.deviation.items():
         rounding = _bounded(verdict.rounding[name])
         stored = f"{rounding:.2g}" if rounding is not None else "not bounded: values are not"
-        print(f"{name}: off by at most {value:.2g}; rounded constants: {stored}")
+        yield f"{name}: off by at most {value:.2g}; rounded constants: {stored}"
     if verdict.robust is not None and verdict.robust.units:
-        print(f"robust in float32: {verdict.robust.robust} of {verdict.robust.units}")
+        yield f"robust in float32: {verdict.robust.robust} of {verdict.robust.units}"
         for name, value in verdict.robust.difference.items():
             if _bounded(value) is not None:
-                print(f"{name}: float32 runs of the two models differ by at most {value:.2g}, in any order of sums")
+                yield f"{name}: float32 runs of the two models differ by at most {value:.2g}, in any order of sums"
     if verdict.witnessed:
-        print(f"shown to switch: {verdict.witnessed} units")
+        yield f"shown to switch: {verdict.witnessed} units"
     how = "rational numbers" if verdict.exact else "float64, rounded outward"
-    print(f"VERIFIED in {seconds:.1f} s ({how})")
+    yield f"VERIFIED in {seconds:.1f} s ({how})"
 
 
 def _compare(options: argparse.Namespace) -> int:
@@ -137,5 +148,17 @@ def _compare(options: argparse.Namespace) -> int:
     with written_report(_json(found.content()), options.report):
         if not options.quiet:
             for line in found.lines():
-                print(line)
+                print(line, file=_text_goes_to(options))
+            if not found.alike and not (options.domain or options.around):
+                _print_domains(options.files[1], other.model.metadata_props)
     return 0 if found.alike else 1
+
+
+def _print_domains(name: str, metadata: Iterable[StringStringEntryProto]) -> None:
+    """Say what a model was made for, where it was compared on more than that."""
+    from onnxprune.optimizer import DOMAIN_KEY  # noqa: PLC0415
+
+    for entry in metadata:
+        if entry.key.startswith(DOMAIN_KEY):
+            tensor = entry.key.removeprefix(DOMAIN_KEY)
+            print(f"{name} was made for the domain {entry.value} of {tensor}: compare on it, with --domain")

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 EXAMPLE = """example:
   onnxprune zoo models smaller --jobs 4 --domains domains.json --budget 10
 
-The same command again goes on where a killed one stood. Ctrl-C: models under way end with what is proved."""
+The same command again goes on where a killed one stood."""
 _UNITS = {"kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
 
 
@@ -50,12 +50,12 @@ def parser(prog: str) -> argparse.ArgumentParser:
     result = argparse.ArgumentParser(
         prog=prog,
         usage=f"{prog} DIR OUT_DIR [options]",
-        description="Optimize every model below a folder, each in a process of its own.",
+        description="Optimize every model below DIR in a process of its own; results and summaries go to OUT_DIR.",
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    result.add_argument("folder", metavar="DIR", help="where the models are")
-    result.add_argument("output", metavar="OUT_DIR", help="where results, reports and summaries go")
+    result.add_argument("folder", metavar="DIR", help=argparse.SUPPRESS)
+    result.add_argument("output", metavar="OUT_DIR", help=argparse.SUPPRESS)
     group = result.add_argument_group("models")
     group.add_argument("--include", action="append", default=[], metavar="GLOB", help="only these (default *.onnx)")
     group.add_argument("--exclude", action="append", default=[], metavar="GLOB", help="but not these")

@@ -8,12 +8,12 @@ from typing import IO, Any
 
 from rich.table import Table
 
-from onnxprune.mobile.usability import PROVIDERS
+from onnxprune.mobile.providers import PROVIDERS
 from onnxprune.report import Report
 from onnxprune.report.table import console
 
 Usability = Mapping[str, Mapping[str, Any]]
-"""Of :func:`onnxprune.mobile.usability.usability`."""
+"""Of :func:`onnxprune.mobile.providers.usability`."""
 
 
 def with_usability(report: Report, before: Usability, after: Usability) -> Report:
@@ -39,7 +39,7 @@ def print_usability(mobile: Mapping[str, Any], *, file: IO[str]) -> None:
     out.print(table, markup=False)
     gains = [PROVIDERS[key] for key in PROVIDERS if _more_if_fixed(mobile[key]["after"])]
     if gains:
-        out.print(f"with fixed sizes (--shape, --fix-shape) {', '.join(gains)} would take more", markup=False)
+        out.print(f"more with fixed sizes (--fix-shape): {', '.join(gains)}", markup=False)
 
 
 def _taken(counts: Mapping[str, Any]) -> str:

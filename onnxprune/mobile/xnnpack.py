@@ -1,8 +1,8 @@
 """Which nodes the XNNPACK execution provider takes; ONNX Runtime's usability checker does not know it.
 
-Source: the operators and restrictions that ONNX Runtime documents for the provider, for float32; newer versions may take
-more. It takes nodes one by one, needs channels, height and width of images (not the batch) and constant weights, and
-fuses Relu and Clip into the convolution or pooling before them.
+Source: the operators and restrictions that ONNX Runtime documents for the provider, for float32; newer versions may
+take more. It takes nodes one by one, needs channels, height and width of images (not the batch) and constant weights,
+and fuses Relu and Clip into the convolution or pooling before them.
 """
 
 from __future__ import annotations

@@ -88,13 +88,27 @@ def test_fixed_sizes_are_written_and_compared_with_the_original(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     onnx.save(conv(), "m.onnx")
-    ran = command(capsys, "optimize", "m.onnx", "o.onnx", "--shape", "x=1,4,6,6", "--fix-shape", "--goal", "size", "--budget", "0")
+    ran = command(
+        capsys, "optimize", "m.onnx", "o.onnx", "--shape", "x=1,4,6,6", "--fix-shape", "--goal", "size", "--budget", "0"
+    )
     assert (ran.code, ran.err) == (0, "")
     assert "fixed in the result" in ran.out
     result = onnx.load("o.onnx")
     assert sizes(result.graph.input[0]) == [1, 4, 6, 6]
     assert_equal_models(with_fixed_sizes(conv(), {"x": (1, 4, 6, 6)}), result)
-    ran = command(capsys, "optimize", "o.onnx", "again.onnx", "--shape", "x=1,4,6,6", "--fix-shape", "--goal", "size", "--budget", "0")
+    ran = command(
+        capsys,
+        "optimize",
+        "o.onnx",
+        "again.onnx",
+        "--shape",
+        "x=1,4,6,6",
+        "--fix-shape",
+        "--goal",
+        "size",
+        "--budget",
+        "0",
+    )
     assert Path("o.onnx").read_bytes() == Path("again.onnx").read_bytes()
 
 
@@ -112,7 +126,7 @@ def test_a_proof_may_use_the_sizes() -> None:
         "r = Relu (d) g = Mul (x, r) y = Gemm <transB = 1> (g, w1, b1)",
         inputs="float[N,4] x",
         outputs="float[N,8] y",
-        weights={"limit": np.float32(3.5), "w1": weights()["w1"], "b1": weights()["b1"]},
+        weights={"limit": np.asarray(3.5, np.float32), "w1": weights()["w1"], "b1": weights()["b1"]},
     )
     model.graph.node.insert(0, onnx.helper.make_node("Shape", ["x"], ["n"], start=0, end=1))
     small = onnxprune.optimize(model, shapes={"x": (3, 4)}, fix_shape=True, goal="size", budget=0, remember=False)

@@ -27,7 +27,7 @@ def script(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("completion") / "onnxprune.bash"
     with pytest.MonkeyPatch.context() as patch:
         lines: list[str] = []
-        patch.setattr("builtins.print", lambda text: lines.append(text))
+        patch.setattr("builtins.print", lines.append)
         assert main(["completion", "bash"]) == 0
     path.write_text("\n".join(lines), encoding="utf-8")
     return path

@@ -129,6 +129,6 @@ def _hashable_nodes() -> Iterator[None]:
         yield
     finally:
         if before is not None:
-            onnx.NodeProto.__hash__ = before  # type: ignore[method-assign,assignment]
+            onnx.NodeProto.__hash__ = before  # type: ignore[method-assign]
         elif "__hash__" in onnx.NodeProto.__dict__:
             del onnx.NodeProto.__hash__
