@@ -27,6 +27,8 @@ from onnxprune.surgeon.weights import Budgets, PatternChoice, WeightChoice
 
 WORK = 2.4e12
 """Multiply-adds of all steps together, unless the number of steps is given."""
+UNITS = 3.0
+"""How much more of them whole units are worth: their removal leaves more to make up for."""
 FEWEST, STEPS, MOST = 300, 600, 2500
 """Steps at least, worth a smaller batch, and at most where samples are few."""
 PASSES = 45
@@ -142,9 +144,10 @@ def _choice(
 def _effort(options: PruneOptions, found: Parameters, samples: int) -> Effort:
     runs = WORK / (3.0 * sum(t.size * t.uses for t in found.targets))
     batch = int(np.clip(runs / STEPS, *BATCHES))
-    most = max(MOST, PASSES * samples / batch)
+    most, stages = max(MOST, PASSES * samples / batch), stages_for(_left(options))
+    if options.structure == "units":
+        runs, stages = UNITS * runs, STAGES[1]
     steps = options.steps or int(np.clip(runs / batch, FEWEST, most))
-    stages = stages_for(_left(options)) if options.structure == "weights" else STAGES[1]
     return Effort(stages, steps, options.budget, batch, options.stopped, options.progress, options.seed)
 
 
