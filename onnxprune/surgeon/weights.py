@@ -16,7 +16,7 @@ from onnxprune.surgeon.stages import Choice, Masks
 
 CHOICES = 24
 """Numbers of weights per layer among which an allocation chooses."""
-REACH = 2.0
+REACH = 3.0
 """Curves go so many times further than an even share of what has to go."""
 
 
