@@ -22,10 +22,14 @@ OUTSIDE = {
         path.relative_to(ROOT).as_posix(): f"benchmarks/{path.parent.name}.md"
         for path in sorted((ROOT / "tests" / "benchmarks").glob("*/README.md"))
     },
+    **{
+        path.relative_to(ROOT).as_posix(): f"benchmarks/results/{path.parents[1].name}-{path.name}"
+        for path in sorted((ROOT / "tests" / "benchmarks").glob("*/results/*.md"))
+    },
 }
 """Files of the repository that are pages of the site, too, and where."""
 INSIDE = {site: source for source, site in OUTSIDE.items()}
-LINK = re.compile(r"\]\((?!https?:|mailto:|#)([^)#\s]+)(#[^)]*)?\)")
+LINK = re.compile(r"\[([^\]]*)\]\((?!https?:|mailto:|#)([^)#\s]+)(#[^)]*)?\)")
 TABLES = re.compile(r'^<!-- tables: (\S+) "([^"]+)" -->$', re.MULTILINE)
 
 
@@ -45,18 +49,21 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
         return markdown
     markdown = TABLES.sub(lambda match: tables(match[1], match[2]), markdown)
     here = posixpath.dirname(INSIDE.get(site, f"docs/{site}"))
-    return LINK.sub(lambda match: f"]({_target(match[1], here, site)}{match[2] or ''})", markdown)
+    return LINK.sub(lambda match: _link(match[1], match[2], match[3] or "", here, site), markdown)
 
 
-def _target(link: str, here: str, site: str) -> str:
+def _link(text: str, link: str, anchor: str, here: str, site: str) -> str:
+    """A link of the site; where the repository's file is no page, its name."""
     wanted = posixpath.normpath(posixpath.join(here, link))
     if wanted in OUTSIDE:
         target = OUTSIDE[wanted]
     elif wanted.startswith("docs/"):
         target = wanted.removeprefix("docs/")
+    elif (ROOT / wanted).exists():
+        return f"{text} (`{wanted}`)"
     else:
-        raise PluginError(f"{site} links to {wanted}, which is no page: name the file instead, or add it to OUTSIDE.")
-    return posixpath.relpath(target, posixpath.dirname(site) or ".")
+        raise PluginError(f"{site} links to {wanted}, which does not exist.")
+    return f"[{text}]({posixpath.relpath(target, posixpath.dirname(site) or '.')}{anchor})"
 
 
 def tables(source: str, heading: str) -> str:

@@ -80,7 +80,7 @@ def run_page(page: Path, capfd: pytest.CaptureFixture[str], *, slow: bool) -> No
     for block in found:
         if block.file:
             Path(block.file).write_text(block.text, encoding="utf-8")
-    names: dict[str, Any] = {"__name__": "documentation"}
+    names: dict[str, Any] = {"__name__": "__main__"}  # dataclasses look their module up
     for block in found:
         if not block.shown_only and not block.file and (slow or not block.slow):
             run_block(block, names, capfd)

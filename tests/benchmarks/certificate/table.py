@@ -25,6 +25,7 @@ HEAD = (
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """One line per model and domain, and the totals."""
+    rows = sorted(rows, key=lambda row: (row["group"], row["model"], row["domain"]))
     lines = [_line(HEAD), _line(["---"] * len(HEAD))]
     return "\n".join([*lines, *(_line(_cells(row)) for row in rows), "", *_totals(rows)])
 
@@ -37,7 +38,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
     name = PurePosixPath(row["model"]).stem
     domain = row["domain"] if len(row["domain"]) < 25 else f"{row['domain'][:24]}…"
     if "checking_s" not in row or not row["verifies"]:
-        return [name, domain, f"no: {row['reason']}", *[""] * (len(HEAD) - 3)]
+        return [name, domain, f"no: {row['reason'].splitlines()[0]}", *[""] * (len(HEAD) - 3)]
     used = ", ".join(f"{name} {count}" for name, count in row["methods"].items())
     exact = "" if "exact_agrees" not in row else ("agrees" if row["exact_agrees"] else f"no: {row['exact_reason']}")
     return [
@@ -75,7 +76,10 @@ def _totals(rows: Sequence[dict[str, Any]]) -> list[str]:
         found.append(
             f"{group}: {len(good)} of {len(chosen)} verify; "
             f"`--exact` agrees on {sum(row['exact_agrees'] for row in exact)} of {len(exact)}; "
-            f"checking takes {max((row['checking_s'] for row in good), default=0):.1f} s at most; "
+            f"checking takes longer than proving on {sum(r['checking_s'] > r['proving_s'] for r in good)}, "
+            f"{max((row['checking_s'] for row in good), default=0):.1f} s at most; "
+            f"certificates are {max((row['certificate_bytes'] / row['model_bytes'] for row in good), default=0):.2f} "
+            f"of the model's size at most; "
             f"`--trust certified` removes {certified} of {removed} units."
         )
     return found
