@@ -21,7 +21,7 @@ from onnxprune.verify.forward import Forward
 from onnxprune.verify.network import Network
 from onnxprune.verify.numbers import Interval
 from onnxprune.verify.reasons import Rejected
-from onnxprune.verify.relation import Side
+from onnxprune.verify.sides import Side
 
 Floats = NDArray[np.float64]
 Feeds = dict[str, NDArray[Any]]

@@ -24,14 +24,16 @@ from onnxprune.operators import Interval as Known
 from onnxprune.samples import input_specs
 from onnxprune.verify.certificate import Certificate, Claims
 from onnxprune.verify.checker import Verdict, check, without_word
-from onnxprune.verify.evidence import Constraint, Evidence, Step
+from onnxprune.verify.evidence import Evidence
 from onnxprune.verify.forward import Forward, Given
 from onnxprune.verify.meanings import meaning
 from onnxprune.verify.network import Network
 from onnxprune.verify.numbers import Interval
 from onnxprune.verify.reasons import Rejected
-from onnxprune.verify.relation import Relation, Side, Walk
+from onnxprune.verify.relation import Relation
+from onnxprune.verify.sides import Side, Walk
 from onnxprune.verify.states import states, with_kinds
+from onnxprune.verify.steps import Constraint, Step
 from onnxprune.verify.terms import Indices
 
 Floats = NDArray[np.float64]

@@ -17,8 +17,8 @@ from onnxprune.domain import Domain
 from onnxprune.mip import LayerLP, branch
 from onnxprune.operators import Interval as Known
 from onnxprune.verify.cases import Phase
-from onnxprune.verify.evidence import Leaf, Multipliers, Step
 from onnxprune.verify.numbers import Interval
+from onnxprune.verify.steps import Leaf, Multipliers, Step
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]

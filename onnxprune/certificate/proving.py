@@ -19,11 +19,12 @@ from onnxprune.certificate.splitting import cuts_for
 from onnxprune.verify.backward import RULES, Backward, bent
 from onnxprune.verify.cases import Cuts
 from onnxprune.verify.curves import CURVES, curve
-from onnxprune.verify.evidence import Constraint, Evidence, Step, one_hot
+from onnxprune.verify.evidence import Evidence, one_hot
 from onnxprune.verify.forward import Forward, Given
 from onnxprune.verify.network import Network
 from onnxprune.verify.numbers import Interval
-from onnxprune.verify.relation import touch
+from onnxprune.verify.sides import touch
+from onnxprune.verify.steps import Constraint, Step
 from onnxprune.verify.subboxes import bending, swept
 
 Floats = NDArray[np.float64]

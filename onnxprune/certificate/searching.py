@@ -5,7 +5,6 @@ Nothing here is trusted: rows are paired by their weights, and the checker compa
 
 from __future__ import annotations
 
-import zlib
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,22 +12,16 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxprune.verify.compare_rows import CONSTANT, sees_border
-from onnxprune.verify.forms import Form, Key
+from onnxprune.certificate.pairing import ALIKE, Views, middle, multiples, paired
+from onnxprune.verify.forms import Form
 from onnxprune.verify.meanings import meaning
 from onnxprune.verify.network import Node
-from onnxprune.verify.numbers import Interval
 from onnxprune.verify.reasons import Rejected
-from onnxprune.verify.relation import Anchor, Relation, Side, constant
-from onnxprune.verify.terms import Indices, Term
+from onnxprune.verify.relation import Relation
+from onnxprune.verify.sides import Anchor, constant
+from onnxprune.verify.terms import Indices
 
 Floats = NDArray[np.float64]
-ALIKE = 2e-5
-"""Projections of rows that agree to this share of their largest possible size count as equal."""
-PROPORTIONAL = 1e-6
-"""The same for rows that are multiples of one another."""
-NOTHING = 1e-30
-"""Weights below this are lost when they are rounded to float32."""
 SCALING = frozenset("BatchNormalization Add Sub Mul Div Pad".split())
 """Nodes behind a layer that are often folded into it."""
 
@@ -219,13 +212,13 @@ class Search(Relation):
         rows, others = form.along(axis, counts[0]), target.along(axis, counts[1])
         if rows is None or others is None:
             return None
-        views = _Views(self.after, axis)
-        which = _paired(rows, others, views)
+        views = Views(self.after, axis)
+        which = paired(rows, others, views)
         share = len(np.unique(which[which >= 0])) / others.rows
         folded = {reader.op for reader in self.before.net.readers.get(name, [])} <= SCALING
         if share == 0 or (share < 1 and (folded or name in self.before.net.outputs)):
             return None
-        factors = _multiples(rows, others, which, views)
+        factors = multiples(rows, others, which, views)
         if (which == np.arange(len(which))).all() and others.rows == rows.rows:
             return 2.0, Anchor(other)
         return share, Anchor(other, which, factors if (factors != 1).any() else None)
@@ -251,7 +244,7 @@ class Search(Relation):
         if len(anchor.rows) != form.rows:
             return None
         bounds, other = self.before.rows(name, form.axis, form.rows), self.after.rows(anchor.tensor, form.axis, count)
-        (value, worth), channel = (_middle(b) for b in (bounds, other)), anchor.rows
+        (value, worth), channel = (middle(b) for b in (bounds, other)), anchor.rows
         fixed = constant(bounds) & (value != 0)
         usable = constant(other) & (worth != 0)
         which, times = channel.copy(), np.ones(form.rows) if anchor.factors is None else anchor.factors.copy()
@@ -278,108 +271,6 @@ class Search(Relation):
     def _padded(self, node: Node) -> bool:
         padding = any(int(p) for p in node.get("pads", [])) or str(node.get("auto_pad", "NOTSET")) != "NOTSET"
         return node.op == "ConvTranspose" or (node.op == "Conv" and padding)
-
-
-@dataclass(frozen=True)
-class _Views:
-    """Random vectors that rows are multiplied by; channels that the domain fixes count towards the shift.
-
-    Attributes:
-        after: The optimized model.
-        axis: Of the rows.
-    """
-
-    after: Side
-    axis: int
-
-    def projected(self, form: Form, keys: list[Key]) -> tuple[Floats, Floats, Floats]:
-        """Every row times two random vectors, how large that could be, and its shift."""
-        total, size = np.zeros((form.rows, 2)), np.zeros(form.rows)
-        low, high = form.shift.floats()
-        shift = low / 2 + high / 2
-        for key in keys:
-            term = form.terms.get(key)
-            if term is None:
-                continue
-            weights, (fixed, values) = _middle(term.weights), self._fixed(key, term)
-            kernel = (1,) * (weights.ndim - 2)
-            chosen = np.arange(term.width)[None] if term.columns is None else term.columns
-            still, value = fixed[chosen].reshape(*chosen.shape, *kernel), values[chosen].reshape(*chosen.shape, *kernel)
-            worth = weights * np.where(still, value, 0.0)
-            padded = sees_border(key)
-            for number, vector in enumerate(self._vectors(key, term)):
-                total[term.rows, number] += (weights * vector * ~still).reshape(len(weights), -1).sum(axis=1)
-                if padded:
-                    taps = np.random.default_rng([number, 1]).uniform(0.5, 1.5, weights.shape[2:])
-                    total[term.rows, number] += (worth.sum(axis=1) * taps).reshape(len(weights), -1).sum(axis=1)
-            if not padded:
-                shift[term.rows] += worth.reshape(len(weights), -1).sum(axis=1)
-            mass = np.abs(term.mass) * np.where(still, np.abs(value), 1.0)
-            size[term.rows] += mass.reshape(len(weights), -1).sum(axis=1)
-        return total, size, shift
-
-    def _fixed(self, key: Key, term: Term) -> tuple[NDArray[np.bool_], Floats]:
-        low, high = self.after.rows(key[0], self.axis, term.width).floats()
-        return high - low <= CONSTANT * np.maximum(np.abs(low), np.abs(high)), low / 2 + high / 2
-
-    def _vectors(self, key: Key, term: Term) -> list[Floats]:
-        kernel = term.weights.shape[2:]
-        seed = zlib.crc32(repr(key).encode())
-        found = []
-        for number in range(2):
-            values = np.random.default_rng([seed, number]).uniform(0.5, 1.5, (term.width, *kernel))
-            found.append(values[None] if term.columns is None else values[term.columns])
-        return found
-
-
-def _paired(form: Form, target: Form, views: _Views) -> Indices:
-    """Per row of the form the row of the target with the same weights, in order; -1 for none."""
-    keys = list(dict.fromkeys((*form.terms, *target.terms)))
-    (mine, size, shift), (other, _, shifted) = (views.projected(f, keys) for f in (form, target))
-    low, high = form.shift.floats()
-    loose = high - low  # rows that were removed in front without a proof so far
-    which = np.full(form.rows, -1)
-    free = np.ones(form.rows, dtype=bool)
-    for j in range(target.rows):
-        gap = np.abs(mine - other[j]).max(axis=1)
-        usable = free & ~form.bare
-        near = np.flatnonzero((gap <= ALIKE * size) & usable)
-        near = near if len(near) else np.flatnonzero((gap <= NOTHING) & usable)
-        gaps = np.abs(shift[near] - shifted[j])
-        fits = gaps <= loose[near] + ALIKE * (form.size[near] + size[near])
-        near, gaps = near[fits], gaps[fits]
-        if not len(near):
-            continue
-        best = int(near[np.flatnonzero(gaps <= gaps.min() + 1e-6 * abs(shifted[j]))[0]])
-        which[best], free[best] = j, False
-    return which
-
-
-def _middle(bounds: Interval) -> Floats:
-    low, high = bounds.floats()
-    return np.asarray(low / 2 + high / 2)
-
-
-def _multiples(form: Form, target: Form, which: Indices, views: _Views) -> Floats:
-    """Gives rows that are left the row they are a positive multiple of; factors of all rows."""
-    keys = list(dict.fromkeys((*form.terms, *target.terms)))
-    (mine, _, shift), (other, size, shifted) = (views.projected(f, keys) for f in (form, target))
-    factors = np.ones(form.rows)
-    for i in np.flatnonzero((which < 0) & ~form.bare):
-        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            ratio = mine[i, 0] / other[:, 0]
-            gap = np.abs(mine[i, 1] - ratio * other[:, 1]) + np.abs(shift[i] - ratio * shifted)
-            good = (ratio > 0) & np.isfinite(ratio) & (gap <= PROPORTIONAL * ratio * (size + np.abs(shifted)))
-        if good.any():
-            j = int(np.flatnonzero(good)[0])
-            which[i], factors[i] = j, _rounded(float(ratio[j]))
-    return factors
-
-
-def _rounded(value: float) -> float:
-    """A factor as the division of two float32 numbers most likely was."""
-    short = float(np.float32(value))
-    return short if abs(short - value) <= 1e-9 * value else value
 
 
 def names(found: Mapping[str, Anchor]) -> dict[str, str]:

@@ -13,7 +13,7 @@ from onnxprune.verify.evidence import one_hot
 from onnxprune.verify.forward import Forward
 from onnxprune.verify.network import Network
 from onnxprune.verify.numbers import Interval
-from onnxprune.verify.relation import Walk
+from onnxprune.verify.sides import Walk
 
 DRAWN, MOST = 48, 24
 """Corners that are tried, and that are kept at most."""

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from onnxprune.graph.files import atomic
 from onnxprune.verify.cases import Cuts
 from onnxprune.verify.certificate import Certificate, Claims
-from onnxprune.verify.evidence import Leaf, Step
 from onnxprune.verify.reading import FORMAT, VERSION, seal
+from onnxprune.verify.steps import Leaf, Step
 
 INLINE = 64
 """Entries up to which an array stands in the JSON itself."""

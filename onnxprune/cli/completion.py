@@ -9,6 +9,13 @@ SHELLS = ("bash", "zsh", "fish")
 FILES = ("IN", "OUT", "A", "B", "FILE", "PICTURE", "LIB", "D")
 """Placeholders of arguments that may be files; so are those with an ending, such as ``R.json``."""
 FOLDERS = ("DIR", "OUT_DIR")
+POSITIONAL = {
+    "IN": "the ONNX model to read",
+    "OUT": "where to write the result",
+    "DIR": "where the models are",
+    "OUT_DIR": "where results and summaries go",
+}
+"""What help describes in a sentence, to save room."""
 EXAMPLE = """example:
   onnxprune completion bash > ~/.local/share/bash-completion/completions/onnxprune
   onnxprune completion zsh  > a folder of $fpath/_onnxprune
@@ -76,7 +83,5 @@ def _describe_values(parser: argparse.ArgumentParser) -> None:
             action.complete = shtab.DIRECTORY  # type: ignore[attr-defined] # shtab looks for it
         elif words[0] in FILES or "." in words[0]:
             action.complete = shtab.FILE  # type: ignore[attr-defined]
-        if action.dest == "model" and action.help == argparse.SUPPRESS:
-            action.help = "the ONNX model to read"
-        elif action.dest == "output" and action.help == argparse.SUPPRESS:
-            action.help = "where to write the result"
+        if action.help == argparse.SUPPRESS:
+            action.help = POSITIONAL[words[0]]

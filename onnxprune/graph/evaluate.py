@@ -8,9 +8,9 @@ import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
-from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter
 
 from onnxprune.errors import EnvironmentFailure
+from onnxprune.graph.writing import node_proto
 from onnxprune.runtime import Runner
 
 
@@ -18,7 +18,7 @@ def evaluate(node: gs.Node, opset: int) -> NDArray[Any] | None:
     """Value of the node's only output, or None where ONNX Runtime cannot compute it."""
     try:
         inputs = {t.name: np.asarray(t.values) for t in node.inputs if t.name}
-        proto = OnnxExporter.export_node(node)
+        proto = node_proto(node)
         weights = [onnx.numpy_helper.from_array(values, name) for name, values in inputs.items()]
         output = onnx.helper.make_empty_tensor_value_info(node.outputs[0].name)
         graph = onnx.helper.make_graph([proto], "constant", [], [output], weights)

@@ -10,13 +10,12 @@ import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
-from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter
 from onnx_graphsurgeon.logger import G_LOGGER
 
 from onnxprune.errors import InputError
 from onnxprune.graph.files import standard_opset
 from onnxprune.graph.types import infer_types
-from onnxprune.graph.writing import NodeOrigin, captured_names, copy_fields, digest, tensor_proto
+from onnxprune.graph.writing import NodeOrigin, captured_names, copy_fields, digest, node_proto, tensor_proto
 from onnxprune.operators import NodeView, TensorType
 
 G_LOGGER.severity = G_LOGGER.CRITICAL  # its warnings are about what the envelope below takes care of
@@ -366,7 +365,7 @@ class Graph:
     def _node_proto(self, node: gs.Node) -> onnx.NodeProto:
         origin = self._origin.get(id(node))
         if origin is None:
-            return OnnxExporter.export_node(node)  # type: ignore[no-any-return]
+            return node_proto(node)
         return origin.export()
 
 

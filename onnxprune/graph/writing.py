@@ -11,6 +11,25 @@ import onnx
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter
+from onnx_graphsurgeon.ir.tensor import LazyValues
+
+
+def node_proto(node: gs.Node) -> onnx.NodeProto:
+    """A node as a message of its own."""
+    proto: onnx.NodeProto = OnnxExporter.export_node(_detached(node))
+    return proto
+
+
+def _detached(node: gs.Node) -> gs.Node:
+    """The node with copies of the tensors in its attributes, since the exporter writes into them."""
+    for value in node.attrs.values():
+        if isinstance(value, gs.Constant) and isinstance(value._values, LazyValues):
+            copy = onnx.TensorProto()
+            copy.CopyFrom(value._values.tensor)
+            value._values = LazyValues(copy)
+        for inner in value.nodes if isinstance(value, gs.Graph) else ():
+            _detached(inner)
+    return node
 
 
 class NodeOrigin:
@@ -46,7 +65,7 @@ class NodeOrigin:
         kept = [a for a in proto.attribute if a.name not in altered and a.name not in dropped]
         del copy.attribute[:]
         copy.attribute.extend(kept)
-        copy.attribute.extend(OnnxExporter.export_attributes({k: node.attrs[k] for k in altered}))
+        copy.attribute.extend(OnnxExporter.export_attributes({k: _detached(node).attrs[k] for k in altered}))
         return copy
 
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxprune.verify.evidence import Constraint, Step
-from onnxprune.verify.relation import Anchor
+from onnxprune.verify.sides import Anchor
+from onnxprune.verify.steps import Constraint, Step
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
@@ -30,7 +30,7 @@ class Claims:
         bounds: Per unit the bound that proves the state: an upper one for "inactive", a lower one for "active", the
             width of the values for "constant", 0 for "unread".
         margins: Per unit how far the bound is from the threshold.
-        method: The strongest kind of evidence that the bounds rest on, see ``evidence.METHODS``; "none" for "unread".
+        method: The strongest kind of evidence that the bounds rest on, see ``steps.METHODS``; "none" for "unread".
         trust: "certified", or "solver" where that evidence is a solver's word.
     """
 

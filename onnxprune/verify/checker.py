@@ -11,14 +11,16 @@ import onnx
 from numpy.typing import NDArray
 
 from onnxprune.verify.certificate import Certificate
-from onnxprune.verify.evidence import Evidence, Step
+from onnxprune.verify.evidence import Evidence
 from onnxprune.verify.float32 import Robustness, robustness
 from onnxprune.verify.forward import Forward
 from onnxprune.verify.network import Network
 from onnxprune.verify.numbers import Interval
 from onnxprune.verify.reasons import Rejected
-from onnxprune.verify.relation import Relation, Side
+from onnxprune.verify.relation import Relation
+from onnxprune.verify.sides import Side
 from onnxprune.verify.states import Found, check_claims, states, with_kinds
+from onnxprune.verify.steps import Step
 from onnxprune.verify.witnesses import check_witnesses
 
 if TYPE_CHECKING:
@@ -42,7 +44,7 @@ class Verdict:
         units: Number of units by state.
         methods: Number of units by method.
         solver: Number of bounds that rest on a solver's word.
-        robust: Removals that hold for float32 execution, too.
+        robust: Removals that hold for float32 execution, too; None where nothing was removed or is off.
         witnessed: Units shown to switch.
         exact: Whether nothing was rounded.
     """

@@ -16,7 +16,7 @@ from onnxprune.verify.terms import Term, added, sizes
 from onnxprune.verify.windows import Geometry
 
 if TYPE_CHECKING:
-    from onnxprune.verify.relation import Anchor, Side
+    from onnxprune.verify.sides import Anchor, Side
 
 Floats = NDArray[np.float64]
 STORED = 2.0**-22

@@ -122,17 +122,19 @@ def _affine(net: Network, bounds: Mapping[str, Interval], node: Node, found: Map
     right = {index: _size(bounds, name, shapes[index]) for index, name in names.items()}
     with np.errstate(over="ignore", invalid="ignore"):
         nothing = known.size({index: np.zeros(shapes[index] or ()) for index in names})
-        carried = known.size(wrong) - nothing
-        height = known.size({index: right[index] + wrong[index] for index in names})
-        fresh = gamma(known.forward, UNIT) * height + known.forward * SMALLEST if known.forward else 0.0
-        total = carried * (1 + 1e-9) + np.where(height == 0, 0.0, fresh)
+        share = gamma(known.forward, UNIT) if known.forward else 0.0
+        # What is carried along, and a share of what sums are made of: one walk for both, as sizes are linear but for
+        # what constants add, which is carried by no input.
+        mixed = {index: wrong[index] * (1 + share) + share * right[index] for index in names}
+        total = (known.size(mixed) - (1 - share) * nothing) * (1 + 1e-9)
+        total = np.where(total <= 0, 0.0, total + known.forward * SMALLEST)
     return np.asarray(np.where(np.isnan(total), np.inf, total), dtype=np.float64)
 
 
 Known = tuple[Network, Mapping[str, Interval]]
 
 
-def robustness(before: Known, after: Known, claims: Sequence[Claims], off: Mapping[str, float]) -> Robustness:
+def robustness(before: Known, after: Known, claims: Sequence[Claims], off: Mapping[str, float]) -> Robustness | None:
     """Compare the margins of claims with the errors of their pre-activations, and the outputs with each other.
 
     Args:
@@ -140,7 +142,12 @@ def robustness(before: Known, after: Known, claims: Sequence[Claims], off: Mappi
         after: The optimized model, and bounds on its.
         claims: States of units, with margins.
         off: By output how far the models are apart in real arithmetic.
+
+    Returns:
+        What was found; None where nothing rests on a state and the models compute the same, as there is nothing to ask.
     """
+    if not claims and not any(off.values()):
+        return None
     found, other = errors(*before), errors(*after)
     net = before[0]
     good = units = 0

@@ -13,7 +13,7 @@ from onnxprune.verify.network import Network, Node
 from onnxprune.verify.terms import Indices, Term
 
 if TYPE_CHECKING:
-    from onnxprune.verify.relation import Side
+    from onnxprune.verify.sides import Side
 
 
 def moved_rows(

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from onnxprune.errors import InputError
 from onnxprune.verify.cases import Cuts
 from onnxprune.verify.certificate import Certificate, Claims, Witnesses
-from onnxprune.verify.evidence import Constraint, Leaf, Multipliers, Step
 from onnxprune.verify.reasons import Rejected
-from onnxprune.verify.relation import Anchor
+from onnxprune.verify.sides import Anchor
+from onnxprune.verify.steps import Constraint, Leaf, Multipliers, Step
 
 FORMAT = "onnxprune-certificate"
 VERSION = 1

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from onnxprune.verify.certificate import Claims
 from onnxprune.verify.compare_rows import UNBOUNDED
-from onnxprune.verify.evidence import METHODS, Step
 from onnxprune.verify.meanings import meaning
 from onnxprune.verify.reasons import Rejected
-from onnxprune.verify.relation import Side, Walk, constant, touch
+from onnxprune.verify.sides import Side, Walk, constant, touch
+from onnxprune.verify.steps import METHODS, Step
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]

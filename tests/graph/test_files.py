@@ -295,3 +295,19 @@ def test_fingerprint_ignores_our_own_notes_only() -> None:
     assert files.fingerprint(noted) == files.fingerprint(plain)
     assert files.fingerprint(other) != files.fingerprint(plain)
     assert files.fingerprint(parse(DENSE, weights=weights(dead=()))) != files.fingerprint(plain)
+
+
+def test_computing_a_constant_leaves_the_model_as_it_was() -> None:
+    tensor = onnx.numpy_helper.from_array(np.array([2.0], np.float32))  # without a name, as exporters write it
+    nodes = [
+        onnx.helper.make_node("ConstantOfShape", ["shape"], ["filled"], value=tensor),
+        onnx.helper.make_node("Add", ["x", "filled"], ["y"]),
+    ]
+    shape = onnx.numpy_helper.from_array(np.array([3], np.int64), "shape")
+    ends = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [3]) for name in "xy"]
+    model = onnx.helper.make_model(onnx.helper.make_graph(nodes, "g", ends[:1], ends[1:], [shape]), ir_version=8)
+    del model.opset_import[:]
+    model.opset_import.append(onnx.helper.make_opsetid("", 17))
+    result = onnxprune.optimize(model, goal="size", budget=0.0)
+    assert len(result.model.graph.node) == 1
+    assert result.source.model.SerializeToString(deterministic=True) == model.SerializeToString(deterministic=True)

@@ -19,7 +19,8 @@ from onnxprune.verify.evidence import Evidence
 from onnxprune.verify.forward import Forward
 from onnxprune.verify.network import Network
 from onnxprune.verify.reading import parsed
-from onnxprune.verify.relation import Relation, Side
+from onnxprune.verify.relation import Relation
+from onnxprune.verify.sides import Side
 from onnxprune.verify.terms import Indices
 from tests.helpers import parse
 from tests.verify.support import Case, proved_by_cases, split_case
