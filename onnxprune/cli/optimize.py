@@ -91,13 +91,12 @@ def run(options: argparse.Namespace) -> int:
     report = export.told(result.report, before, result.model)
     check = {"data": settings.data, "shapes": settings.shapes, "tolerance": options.tolerance, "seed": options.seed}
     with written_reports(report, options), export.written(result.model, domain=domain, **check):
-        model = sealed(result, Path(options.certificate)) if options.certificate else result.model
-        if options.dry_run:
-            pass
-        elif result.modified:
-            save(model, output, external=bool(source.external))
-        else:
-            copy_unchanged(source, output)
+        if not options.dry_run:
+            model = sealed(result, Path(options.certificate)) if options.certificate else result.model
+            if result.modified:
+                save(model, output, external=bool(source.external))
+            else:
+                copy_unchanged(source, output)
     if not options.quiet:
         written = None if options.dry_run else str(output)
         file = sys.stderr if options.report == "-" else sys.stdout

@@ -72,6 +72,11 @@ def test_what_optimize_writes_is_accepted(run: Any) -> None:
     assert ran.out.splitlines()[-1].endswith("(float64, rounded outward)")
 
 
+def test_a_dry_run_writes_no_certificate(folder: Path) -> None:
+    assert main(["optimize", "a.onnx", "new.onnx", *SETTINGS, "--dry-run", "--certificate", "new.json"]) == 0
+    assert sorted(path.name for path in folder.iterdir()) == sorted(FILES)
+
+
 def test_rational_numbers(run: Any) -> None:
     ran = run(*FILES, "--exact")
     assert ran.code == 0
