@@ -587,7 +587,7 @@ def test_unknown_fields_survive() -> None:
     model = untouchable()
     data = model.SerializeToString() + b"\xfa\x7f\x03new"  # field 2047, length-delimited
     result = optimize(data)
-    assert result.model.SerializeToString() == data
+    assert result.model == result.source.model.SerializeToString() == data
 
 
 def test_second_domain_is_added_to_the_first() -> None:
