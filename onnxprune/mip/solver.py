@@ -1,6 +1,6 @@
 """The adapter around python-mip: every trap of its back ends is closed here, once.
 
-* A name it does not know becomes another solver in silence: names and the class behind them are checked.
+* A name it does not know becomes another solver in silence: see :func:`~onnxprune.mip.library.new_model`.
 * HiGHS with a ``cutoff`` reports wrong optima: there is no way to set one here.
 * ``objective_bound`` is 0.0 after an LP, and the last solution stays readable after "infeasible": what is
   read depends on the status, a bound is only given for whole-number problems that have a solution.
@@ -15,7 +15,6 @@
 
 from __future__ import annotations
 
-import gc
 import time
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -25,19 +24,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxprune.errors import EnvironmentFailure, InputError
+from onnxprune.errors import EnvironmentFailure
+from onnxprune.mip.library import SOLVERS, library, new_model
 from onnxprune.mip.quiet import silent
 from onnxprune.mip.system import Scaled, ScaledRow, System, power_of_two
 from onnxprune.operators.interval import Array
 
-SOLVERS = {"highs": "SolverHighs", "cbc": "SolverCbc", "gurobi": "SolverGurobi"}
-"""Names of solvers, and the class of python-mip each must turn into."""
-_HINTS = {
-    "highs": 'Install it with: pip install "mip[highs]" "highspy<1.16".',
-    "cbc": "Reinstall python-mip, or use --solver highs.",
-    "gurobi": "Install gurobipy with a licence, or use --solver highs.",
-}
-_GAP = 1e-6
 _LONGEST = 1e7
 
 
@@ -75,60 +67,12 @@ class Solution:
     duals: Array | None = None
 
 
-def check_solver(name: str) -> None:
-    """See to it that a solver can be used.
-
-    Args:
-        name: One of :data:`SOLVERS`.
-
-    Raises:
-        InputError: If there is no such solver.
-        EnvironmentFailure: If it is not installed or has no licence.
-    """
-    _new_model(name)
-
-
-def _library() -> Any:
-    """python-mip, loaded when the first solve begins."""
-    try:
-        import mip  # noqa: PLC0415 - loading it takes a quarter of a second, most runs never need it
-    except ImportError as error:
-        raise EnvironmentFailure(f"python-mip cannot be loaded: {error}", hint=_HINTS["highs"]) from error
-    return mip
-
-
-def _new_model(name: str) -> Any:
-    """An empty model that maximises, of exactly the solver that was asked for."""
-    if name not in SOLVERS:
-        raise InputError(f'There is no solver "{name}".', hint=f"Use one of {', '.join(SOLVERS)}.")
-    mip = _library()
-    collecting = gc.isenabled()
-    gc.disable()  # a model collected while cffi parses its declarations would wait for itself
-    try:
-        model = mip.Model(sense=mip.MAXIMIZE, solver_name=name)
-        # What deletes a model is looked up now: a collection in the middle of cffi's later parsing would wait as well.
-        getattr(getattr(model.solver, "_lib", None), "Highs_destroy", None)
-    except Exception as error:  # each back end has errors of its own
-        raise EnvironmentFailure(f'Solver "{name}" cannot be used here.', hint=_HINTS[name]) from error
-    finally:
-        if collecting:
-            gc.enable()
-    found = type(model.solver).__name__
-    if found != SOLVERS[name]:
-        raise EnvironmentFailure(f'python-mip chose {found} for solver "{name}".', hint=_HINTS[name])
-    model.verbose = 0
-    model.threads = 1
-    model.max_mip_gap = 0.0
-    model.max_mip_gap_abs = _GAP
-    return model
-
-
 class Solver:
     """One system of constraints in one solver, for one solve after another.
 
     Args:
         system: The constraints.
-        name: One of :data:`SOLVERS`.
+        name: One of :data:`~onnxprune.mip.library.SOLVERS`.
 
     Raises:
         InputError: If there is no such solver.
@@ -138,8 +82,8 @@ class Solver:
     def __init__(self, system: System, name: str = "highs") -> None:
         self.name = name
         self.system = system
-        self._mip = _library() if name in SOLVERS else None
-        self._model = _new_model(name)
+        self._mip = library() if name in SOLVERS else None
+        self._model = new_model(name)
         self._whole = bool(system.integer.any())
         self._scaled = Scaled.of(system)
         self._spent = 0.0

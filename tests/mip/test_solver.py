@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 from typing import Any
 
@@ -13,7 +15,7 @@ from scipy import sparse
 
 from onnxprune.errors import EnvironmentFailure, InputError
 from onnxprune.mip import Solver, Status, System, check_solver
-from onnxprune.mip import solver as adapter
+from onnxprune.mip.library import new_model
 from onnxprune.mip.quiet import silent
 
 BOTH = pytest.mark.parametrize("name", ["highs", "cbc"])
@@ -65,6 +67,29 @@ def test_a_wrong_name_is_an_error_and_no_other_solver(name: str) -> None:
 @BOTH
 def test_a_known_name_is_that_solver(name: str) -> None:
     check_solver(name)
+
+
+@BOTH
+def test_a_model_can_be_deleted_while_cffi_is_busy(name: str) -> None:
+    """Garbage is collected at any time: also while cffi parses and holds its lock, which is not reentrant."""
+    script = (
+        "import gc, sys, mip, mip.cbc, mip.highs\n"
+        "if sys.argv[2] == 'adapter':\n"
+        "    from onnxprune.mip.library import new_model\n"
+        "    model = new_model(sys.argv[1])\n"
+        "else:\n"
+        "    model = mip.Model(solver_name=sys.argv[1])\n"
+        "with getattr(mip, sys.argv[1]).ffi._lock:\n"
+        "    del model\n"
+        "    gc.collect()\n"
+    )
+
+    def run(how: str, seconds: float) -> None:
+        subprocess.run([sys.executable, "-c", script, name, how], timeout=seconds, check=True)
+
+    with pytest.raises(subprocess.TimeoutExpired):
+        run("raw", 5)
+    run("adapter", 60)
 
 
 def test_a_solver_that_is_not_there_is_explained() -> None:
@@ -218,7 +243,7 @@ def test_silence_ends_after_an_error(capfd: pytest.CaptureFixture[str]) -> None:
 
 @BOTH
 def test_one_thread_default_tolerances_no_gap(name: str) -> None:
-    fresh, model = mip.Model(solver_name=name), adapter._new_model(name)
+    fresh, model = mip.Model(solver_name=name), new_model(name)
     assert model.threads == 1
     assert model.max_mip_gap == 0.0
     assert 0 < model.max_mip_gap_abs <= 1e-6
