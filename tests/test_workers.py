@@ -304,8 +304,9 @@ def test_a_script_without_a_guard_is_told_so(tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, KILL])
 def test_nothing_outlives_a_parent_that_was_killed(number: signal.Signals, tmp_path: Path) -> None:
     program = (
-        "import sys; from functools import partial; from pathlib import Path; from onnxprune.workers import Workers\n"
-        "from tests.test_workers import sleep_with_trace\n"
+        "import signal, sys; from functools import partial; from pathlib import Path\n"
+        "from onnxprune.workers import Workers; from tests.test_workers import sleep_with_trace\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background jobs ignore it
         "list(Workers(jobs=2).run(partial(sleep_with_trace, Path(sys.argv[1])), [60, 60]))"
     )
     with subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], stderr=subprocess.DEVNULL) as parent:
