@@ -103,7 +103,7 @@ def _parallel_rows(graph: Graph, units: Units) -> Iterator[tuple[int, int, float
     for index, row in enumerate(rows):
         if np.any(row[:-1]):
             largest = np.abs(row).max()
-            families[np.round(row / largest, 5).astype(np.float32).tobytes()].append(index)
+            families[(np.round(row / largest, 5).astype(np.float32) + 0.0).tobytes()].append(index)
     for members in families.values():
         for index in members[1:]:
             factor = _exact_factor(rows[index], rows[members[0]])

@@ -83,9 +83,9 @@ class Wanted:
     stopped: Callable[[], bool] = lambda: False
     _began: float = field(default_factory=time.process_time)
 
-    def enough(self) -> bool:
-        """Whether time is up."""
-        return self.stopped() or time.process_time() - self._began > self.budget
+    def left(self) -> float:
+        """Seconds of processor time that are left."""
+        return 0.0 if self.stopped() else max(0.0, self._began + self.budget - time.process_time())
 
 
 def make(wanted: Wanted) -> Made:
@@ -110,13 +110,12 @@ def make(wanted: Wanted) -> Made:
     prover.run()
     second = _prover(wanted, after, inputs, _rows_of(after, unsure), wanted.optimized, finite=False)
     second.run()
-    steps = [*prover.steps, *_taken_on_trust(prover, before, wanted, images)]
     draft = Certificate(
         original=fingerprint(wanted.original),
         optimized=fingerprint(wanted.optimized),
         boxes=boxes,
         constraints=_constraints(wanted.domain),
-        steps=tuple(steps),
+        steps=tuple(prover.steps),
         steps_optimized=tuple(second.steps),
         anchors=dict(search.found),
         open_rows=dict(search.open_rows),
@@ -124,7 +123,13 @@ def make(wanted: Wanted) -> Made:
         deviation={},
         rounding={},
     )
-    certificate = _with_claims(draft, before, after, inputs)
+    try:
+        certificate = _with_claims(draft, before, after, inputs)
+    except Rejected:
+        if not prover.open:
+            raise
+        draft = replace(draft, steps=(*prover.steps, *_taken_on_trust(prover, before, wanted, images)))
+        certificate = _with_claims(draft, before, after, inputs)
     seconds = time.process_time() - began
     began = time.process_time()
     verdict = check(certificate, wanted.original, wanted.optimized)
@@ -202,7 +207,11 @@ def _related(
         Rejected: The result is not found to follow, even if the bounds hold.
     """
     search = Search(Side(before, hoped, False), Side(after, other, False), {}, {})
-    search.run()
+    try:
+        search.run()
+    except Rejected:
+        search = Search(Side(before, hoped, False), Side(after, other, False), {}, {}, late=True)
+        search.run()
     dry = _Dry(Side(before, hoped, False), Side(after, other, False), search.found, search.open_rows)
     dry.precise = np.inf
     dry.run()
@@ -220,7 +229,7 @@ def _sharpened(
         if told is not None and told.straight is not None and shape:
             _note(needs, before, node.inputs[0], 0, np.arange(shape[0]), told.straight)
             _note(needs, before, node.inputs[0], 0, np.arange(shape[0]), told.straight[::-1])
-    linear = Prover(before, inputs, merged(needs), lambda _: None, stopped=wanted.enough, light=True).run()
+    linear = Prover(before, inputs, merged(needs), lambda _: None, left=wanted.left, light=True).run()
     return {name: _narrowed(linear[name], found) for name, found in hoped.items()}
 
 
@@ -293,7 +302,7 @@ def _prover(
             made.append(StaticGraph(Graph(model)))
         return Relaxations.over(made[0], wanted.domain, bounds)
 
-    return Prover(net, inputs, needs, relaxations, _constraints(wanted.domain), wanted.enough, finite)
+    return Prover(net, inputs, needs, relaxations, _constraints(wanted.domain), wanted.left, finite)
 
 
 def _taken_on_trust(prover: Prover, net: Network, wanted: Wanted, images: Mapping[str, str]) -> list[Step]:
@@ -328,7 +337,8 @@ def _with_claims(draft: Certificate, before: Network, after: Network, inputs: Ma
     side = Side(before, bounds, False)
     relation = Relation(side, Side(after, other, False), draft.anchors, draft.open_rows)
     forms = relation.run()
-    certified = Side(before, without_word(before, inputs, draft, exact=False), False) if evidence[0].solver else side
+    trusting = any(part.solver for part in evidence)
+    certified = Side(before, without_word(before, inputs, draft, exact=False), False) if trusting else side
     claims = [claim for walk in relation.walks for claim in _claims(side, certified, walk, draft.steps)]
     return replace(
         draft,

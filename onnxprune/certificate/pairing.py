@@ -8,17 +8,19 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxprune.verify.compare_rows import CONSTANT, sees_border
 from onnxprune.verify.forms import Form, Key
 from onnxprune.verify.numbers import Interval
 from onnxprune.verify.sides import Side
 from onnxprune.verify.terms import Indices, Term
+from onnxprune.verify.worth import CONSTANT, sees_border
 
 Floats = NDArray[np.float64]
 ALIKE = 2e-5
 """Projections of rows that agree to this share of their largest possible size count as equal."""
 PROPORTIONAL = 1e-6
 """The same for rows that are multiples of one another."""
+NEGLIGIBLE = 1e-8
+"""Channels that vary by no more than this share of the largest one count as constant."""
 NOTHING = 1e-30
 """Weights below this are lost when they are rounded to float32."""
 
@@ -63,7 +65,9 @@ class Views:
 
     def _fixed(self, key: Key, term: Term) -> tuple[NDArray[np.bool_], Floats]:
         low, high = self.after.rows(key[0], self.axis, term.width).floats()
-        return high - low <= CONSTANT * np.maximum(np.abs(low), np.abs(high)), low / 2 + high / 2
+        size = np.maximum(np.abs(low), np.abs(high))
+        room = np.maximum(CONSTANT * size, NEGLIGIBLE * size.max(initial=0.0, where=np.isfinite(size)))
+        return high - low <= room, low / 2 + high / 2
 
     def _vectors(self, key: Key, term: Term) -> list[Floats]:
         kernel = term.weights.shape[2:]

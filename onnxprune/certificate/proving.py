@@ -5,6 +5,7 @@ Nothing here is trusted: the checker goes through every step again.
 
 from __future__ import annotations
 
+import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -41,6 +42,10 @@ class Need(NamedTuple):
 
 ROWS = 3e10
 """Multiply-adds that bounding all open entries of one tensor may take; beyond that only the needed ones are bounded."""
+LINEAR = ("adaptive", "flat", "opposite")
+"""Rules that are tried, the last where the others do not do."""
+CUTTING = 0.5
+"""Share of the time that is left in which sub-boxes are sought."""
 CHUNK = 2**23
 """Coefficients on the widest tensor that are held at once."""
 
@@ -55,7 +60,7 @@ class Prover:
         needs: Entries, by what is needed of them.
         relaxations: Linear programmes over the model; None where it cannot be written as one.
         constraints: Of the domain.
-        stopped: Whether time is up.
+        left: Seconds of processor time that are left.
         finite: Whether every value is known to be finite.
         light: Whether to stop at linear bounds, and at those where they take long.
         steps: The result.
@@ -67,7 +72,7 @@ class Prover:
     needs: Mapping[Need, Indices]
     relaxations: Callable[[Mapping[str, Interval]], Relaxations | None]
     constraints: Sequence[Constraint] = ()
-    stopped: Callable[[], bool] = lambda: False
+    left: Callable[[], float] = lambda: math.inf
     finite: bool = True
     light: bool = False
     steps: list[Step] = field(default_factory=list)
@@ -85,6 +90,10 @@ class Prover:
         bounds = sweep.run()
         self.seconds = time.process_time() - began
         return bounds
+
+    def stopped(self) -> bool:
+        """Whether time is up."""
+        return self.left() <= 0
 
     def _last_need(self) -> int:
         """Place of the last node whose output has to be bounded."""
@@ -162,7 +171,7 @@ class Prover:
         *,
         smooth: bool,
     ) -> None:
-        """Linear bounds, with the better of two rules for every entry."""
+        """Linear bounds, with the best of several rules for every entry."""
         crossing = (low < high) & smooth
         for knot in knots:
             crossing |= (low < knot) & (high > knot)
@@ -176,19 +185,29 @@ class Prover:
         entries = np.flatnonzero(crossing)
         for upper in (True, False):
             best, choice = np.full(len(entries), np.inf), np.zeros(len(entries), dtype=np.int64)
-            for number, rule in enumerate(("adaptive", "flat")):
+            for number, rule in enumerate(LINEAR):
                 if self.stopped():
                     return
-                found = self._walk(name, known, shape, entries, upper, rule)
-                choice[found < best] = number
-                best = np.minimum(best, found)
+                tried = np.arange(len(entries)) if number < 2 else self._unsettled(name, upper, entries, best)
+                found = self._walk(name, known, shape, entries[tried], upper, rule)
+                better = tried[found < best[tried]]
+                choice[better] = number
+                best[tried] = np.minimum(best[tried], found)
             good = best < (high if upper else -low)[entries] - 1e-9 * np.abs((high if upper else -low)[entries])
-            for number, rule in enumerate(("adaptive", "flat")):
+            for number, rule in enumerate(LINEAR):
                 chosen = np.flatnonzero(good & (choice == number))
                 if len(chosen):
                     bounds = loosened(best[chosen]) * (1 if upper else -1)
                     self.steps.append(Step(name, upper, entries[chosen], bounds, rule=rule))
                     _tighten(low, high, entries[chosen], best[chosen], upper)
+
+    def _unsettled(self, name: str, upper: bool, entries: Indices, best: Floats) -> Indices:
+        """Places of entries of which more is needed than bounds say, upper ones of the negative for lower ones."""
+        left = np.zeros(len(entries), dtype=bool)
+        for need, wanted in self.needs.items():
+            if need.tensor == name and need.upper == upper:
+                left |= np.isin(entries, wanted) & (best > (need.knot if upper else -need.knot))
+        return np.flatnonzero(left)
 
     def _cost(self, name: str) -> float:
         """Multiply-adds of a walk back for one entry, about."""
@@ -225,7 +244,8 @@ class Prover:
         if self._cuts is None:
             if not any(need.tensor == name for need in left) or self.stopped():
                 return
-            self._cuts = cuts_for(self.net, self.inputs, self.needs, self.stopped)
+            rest = self.left() * (1 - CUTTING)  # what cutting does not settle a programme may
+            self._cuts = cuts_for(self.net, self.inputs, self.needs, lambda: self.left() <= rest)
             if self._cuts is None:
                 self._cuts = Cuts("", np.zeros(0, np.int64), np.zeros(0))
             elif self._cuts.source:

@@ -34,11 +34,14 @@ class Search(Relation):
         found: Anchors by tensor of the original.
         refused: Why pairings were dropped.
         unsure: Rows of activations of the optimized model that have to be proved stably active, by their input.
+        late: Whether tensors that only affine nodes read are left without a counterpart: rows that are equal in
+            the optimized model cannot be mistaken for one another there.
     """
 
     found: dict[str, Anchor] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
     unsure: dict[str, set[int]] = field(default_factory=lambda: defaultdict(set))
+    late: bool = False
 
     def anchor(self, name: str, form: Form | None) -> Anchor | None:
         """The best pairing of rows there is; None where the tensor has no counterpart."""
@@ -48,7 +51,7 @@ class Search(Relation):
             node = self.before.net.producer[name]
             affine = node.op in self.before.affine.operators and not self._folded_soon(name)
             choice = self._carried_by(name, form)
-            if choice is None and affine:
+            if choice is None and affine and not (self.late and self._passes(name)):
                 choice = self._best(name, form)
                 if choice is not None and choice.rows is not None:
                     choice = self._with_carrier(name, form, choice) or choice
@@ -66,6 +69,11 @@ class Search(Relation):
         if name not in self.after.bounds or shapes[0] is None or shapes[0] != shapes[1]:
             return False
         return bool(constant(self.before.bounds[name]).all() and constant(self.after.bounds[name]).all())
+
+    def _passes(self, name: str) -> bool:
+        """Whether only affine nodes read a tensor."""
+        readers = self.before.net.readers.get(name, [])
+        return name not in self.before.net.outputs and all(r.op in self.before.affine.operators for r in readers)
 
     def _folded_soon(self, name: str) -> bool:
         """Whether what scales or shifts a tensor next has been folded into what computes it."""

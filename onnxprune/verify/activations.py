@@ -15,6 +15,7 @@ from onnxprune.verify.numbers import Interval
 from onnxprune.verify.sides import Walk, constant, scaled_error, touch
 from onnxprune.verify.terms import Indices, Term
 from onnxprune.verify.twins import same_slopes, twin_of
+from onnxprune.verify.worth import learn
 
 if TYPE_CHECKING:
     from onnxprune.verify.relation import Relation
@@ -48,6 +49,9 @@ def activated(relation: Relation, node: Node, form: Form, told: Meaning) -> Form
     if twin is not None and node.op == "PRelu":
         paired &= same_slopes(relation.before, relation.after, node, image, channel)
     paired &= twin is not None
+    loose = ~paired & ~form.bare & ~constant(relation.before.rows(result, axis, count))
+    loose &= ~straight(told, relation.before.rows(source, axis, count))[0]
+    learn(relation.before, relation.after, source, form, loose)
     handed, slack = straight(told, relation.before.rows(source, axis, count))
     handed &= ~form.bare & ~paired & ~constant(relation.before.rows(result, axis, count))
     gone = ~paired & ~handed

@@ -12,6 +12,7 @@ from onnxprune.verify.forms import Form
 from onnxprune.verify.network import Network
 from onnxprune.verify.reasons import Rejected
 from onnxprune.verify.sides import Anchor, Side, constant
+from onnxprune.verify.worth import cancelled, learn
 
 if TYPE_CHECKING:
     from onnxprune.verify.relation import Relation
@@ -46,6 +47,7 @@ def anchored(relation: Relation, name: str, form: Form | None, anchor: Anchor) -
     rows, others = form.along(axis, counts[0]), target.along(axis, counts[1])
     if rows is None or others is None:
         raise Rejected(f"rows of {name} and {anchor.tensor} run along different axes")
+    learn(relation.after, relation.after, anchor.tensor, others, cancelled(others))
     result, residual = compared(name, rows, others, anchor, relation.after, axis, relation.precise)
     if not result.whole:
         bounds = relation.before.rows(name, axis, counts[0])

@@ -47,9 +47,10 @@ def flat(_: str, c: Floats, low: Floats, high: Floats, at_low: Floats, at_high: 
     return np.where(c > 0, c * _chord(low, high, at_low, at_high), c * _flat(low, at_low))
 
 
-def steep(_: str, c: Floats, low: Floats, high: Floats, at_low: Floats, at_high: Floats) -> Floats:
-    """The chord where the coefficient is positive; else the slope 1."""
-    return np.where(c > 0, c * _chord(low, high, at_low, at_high), c)
+def opposite(_: str, c: Floats, low: Floats, high: Floats, at_low: Floats, at_high: Floats) -> Floats:
+    """As :func:`adaptive`, with the end that is further away."""
+    far = np.where(high > -low, _flat(low, at_low), 1.0)
+    return np.where(c > 0, c * _chord(low, high, at_low, at_high), c * far)
 
 
 def boxed(name: str, c: Floats, low: Floats, high: Floats, at_low: Floats, at_high: Floats) -> Floats:
@@ -68,7 +69,7 @@ def _flat(low: Floats, at_low: Floats) -> Floats:
 
 FAR = 1e6
 """Inputs of smooth activations beyond this are left to intervals."""
-RULES: dict[str, Slopes] = {"adaptive": adaptive, "flat": flat, "steep": steep, "boxed": boxed}
+RULES: dict[str, Slopes] = {"adaptive": adaptive, "flat": flat, "opposite": opposite, "boxed": boxed}
 
 
 @dataclass(frozen=True)

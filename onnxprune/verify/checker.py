@@ -80,7 +80,8 @@ def check(
     known, word = _bounds(before, inputs, certificate.steps, certificate, exact=exact, finite=True)
     other, word_other = _bounds(after, inputs, certificate.steps_optimized, certificate, exact=exact, finite=False)
     sides = Side(before, known, exact), Side(after, other, exact)
-    certified = Side(before, without_word(before, inputs, certificate, exact=exact), exact) if word else sides[0]
+    trusting = bool(word or word_other)
+    certified = Side(before, without_word(before, inputs, certificate, exact=exact), exact) if trusting else sides[0]
     relation = Relation(*sides, certificate.anchors, certificate.open_rows)
     forms = relation.run()
     missing = [name for name in certificate.anchors if name not in relation.forms]

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from onnxprune.verify.forms import Form, Key
 from onnxprune.verify.numbers import Interval
 from onnxprune.verify.reasons import Rejected
-from onnxprune.verify.terms import Term, added, sizes
-from onnxprune.verify.windows import Geometry
+from onnxprune.verify.terms import Term, added, placed, sizes, zeros
+from onnxprune.verify.worth import sees_border, spread_out, worth
 
 if TYPE_CHECKING:
     from onnxprune.verify.sides import Anchor, Side
@@ -22,8 +22,6 @@ Floats = NDArray[np.float64]
 STORED = 2.0**-22
 """Share of what a constant was added up from that rounding it to float32, once or twice, may have changed."""
 SUBNORMAL = 2.0**-149
-CONSTANT = 2.0**-40
-"""Share of its size by which a channel may vary and still count as constant."""
 UNBOUNDED = 1e30
 """Sizes from here on say nothing: they stand for values that are only known to be finite."""
 
@@ -125,61 +123,14 @@ def _difference(one: Form, other: Form, after: Side, axis: int) -> tuple[Interva
         if _equal(*pair):
             continue
         gap = pair[0].weights - pair[1].weights
-        worth = sizes(gap)
-        small = worth <= STORED * pair[0].mass + SUBNORMAL
-        rounding[pair[0].rows] += _dot(np.where(small, worth, 0.0), pair[0], size)
+        apart = sizes(gap)
+        small = apart <= STORED * pair[0].mass + SUBNORMAL
+        rounding[pair[0].rows] += _dot(np.where(small, apart, 0.0), pair[0], size)
         if not small.all():
             rest = gap * gap.like(np.where(small, 0.0, 1.0), np.where(small, 0.0, 1.0))
-            part = _worth(rest, pair[0], after.rows(key[0], axis, pair[0].width), padded=sees_border(key))
-            total = total + _spread(part, pair[0].rows, total, (np.zeros(one.rows), np.zeros(one.rows)))
+            part = worth(rest, pair[0], after.rows(key[0], axis, pair[0].width), padded=sees_border(key))
+            total = total + spread_out(part, pair[0].rows, one.rows)
     return total, reach * (1 + 1e-9), rounding * (1 + 1e-9)
-
-
-def _seen(bounds: Interval, columns: NDArray[np.int64] | None, kernel: tuple[int, ...]) -> Interval:
-    """Bounds on channels, laid out like the weights of a term."""
-    if columns is None:
-        return bounds.map(lambda m: m.reshape(1, len(m), *kernel))
-    return bounds.map(lambda m: m[columns].reshape(*columns.shape, *kernel))
-
-
-def _spread(part: Interval, rows: NDArray[np.int64], like: Interval, zeros: tuple[Floats, Floats]) -> Interval:
-    """Values of some rows, zero for the others."""
-    if len(rows) == len(zeros[0]):
-        order = np.argsort(rows)
-        return part.map(lambda m: m[order])
-    from onnxprune.verify.terms import _placed  # noqa: PLC0415
-
-    return _placed(like.like(*zeros), part, (rows,))
-
-
-def _worth(weights: Interval, term: Term, bounds: Interval, *, padded: bool) -> Interval:
-    """Bounds on the products of weights with channels, per row.
-
-    Channels that do not vary are added up tap by tap before anything else, since what one of them lacks another one
-    may make up for; where a window reaches beyond the image a tap counts or not.
-    """
-    low, high = bounds.floats()
-    still = high - low <= CONSTANT * np.maximum(np.abs(low), np.abs(high))
-    columns = term.columns
-    seen = bounds.map(lambda m: m[None] if columns is None else m[columns])
-    fixed = np.broadcast_to(still[None] if columns is None else still[columns], weights.shape[:2])
-    kernel = (1,) * (weights.ndim - 2)
-    products = weights * seen.map(lambda m: m.reshape(*m.shape, *kernel))
-    parts = []
-    for mask in (fixed, ~fixed):
-        chosen = mask.astype(np.float64).reshape(*mask.shape, *kernel)
-        parts.append(products * products.like(chosen, chosen))
-    taps = parts[0].total(1)
-    if padded:
-        zero = parts[1].like(np.zeros(()), np.zeros(()))
-        taps, parts[1] = taps.hull(zero), parts[1].hull(zero)
-    flat = [part.map(lambda m: m.reshape(len(m), -1)).total(1) for part in (taps, parts[1])]
-    return flat[0] + flat[1]
-
-
-def sees_border(key: Key) -> bool:
-    """Whether windows may reach beyond the image."""
-    return isinstance(key[1], tuple) or (isinstance(key[1], Geometry) and key[1].padded)
 
 
 def _channels(key: Key, width: int, after: Side, axis: int) -> Floats:
@@ -201,8 +152,8 @@ def _aligned(one: Term | None, other: Term | None, count: int) -> tuple[Term, Te
     if one is None or other is None:
         known = one if one is not None else other
         assert known is not None
-        zeros = np.zeros(known.weights.shape)
-        empty = replace(known, weights=known.weights.like(zeros, zeros), mass=zeros)
+        nothing = np.zeros(known.weights.shape)
+        empty = replace(known, weights=known.weights.like(nothing, nothing), mass=nothing)
         return (known, empty) if one is not None else (empty, known)
     if np.array_equal(one.rows, other.rows) and _same_columns(one, other):
         return one, other
@@ -219,12 +170,10 @@ def _same_columns(one: Term, other: Term) -> bool:
 
 
 def _filled(term: Term, count: int) -> Term:
-    from onnxprune.verify.terms import _placed, _zeros  # noqa: PLC0415
-
     shape = (count, *term.weights.shape[1:])
     mass = np.zeros(shape)
     mass[term.rows] = term.mass
-    weights = _placed(_zeros(term.weights, shape), term.weights, (term.rows,))
+    weights = placed(zeros(term.weights, shape), term.weights, (term.rows,))
     return Term(np.arange(count), weights, None, mass, term.width)
 
 

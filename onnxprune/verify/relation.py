@@ -15,10 +15,11 @@ import numpy as np
 
 from onnxprune.verify.activations import activated, straight
 from onnxprune.verify.anchoring import anchored, by_bounds, settled
+from onnxprune.verify.carrying import carried
 from onnxprune.verify.compare_rows import Residual
 from onnxprune.verify.evidence import proper
 from onnxprune.verify.forms import Form
-from onnxprune.verify.meanings import SHAPES, STEADY, SUMS, meaning
+from onnxprune.verify.meanings import SHAPES, meaning
 from onnxprune.verify.moving import moved_rows
 from onnxprune.verify.network import Node
 from onnxprune.verify.products import multiplied
@@ -91,7 +92,10 @@ class Relation:
             }
         for name, form in results.items():
             anchor = self.anchor(name, form)
-            known = self.anchored(name, form, anchor) if anchor is not None else form
+            if anchor is not None:
+                known = self.anchored(name, form, anchor)
+            else:
+                known = form if form is not None and form.whole else self._copied(node, name) or form
             self.forms[name] = known
             if known is not None and known.whole and known.whole not in self.after.implied:
                 self._imply(name, known)
@@ -125,42 +129,47 @@ class Relation:
 
     def _literally(self, node: Node) -> dict[str, Form | None] | None:
         """Outputs of a node that the optimized model has as well, with the same inputs."""
-        names = [name for name in (*node.inputs, *node.captured) if name and name not in self.before.net.constants]
-        forms = [self.forms.get(name) for name in names]
-        if not names or any(form is None or not form.whole for form in forms):
-            return None
-        known = {name: form for name, form in zip(names, forms, strict=True) if form is not None}
-        twin = self._literal.get(signature(node, self.before.net, {n: f.whole for n, f in known.items()}))
-        if twin is None:
+        known = self._wholes(node)
+        twin = self._twin(node, known)
+        if known is None or twin is None:
             return None
         results: dict[str, Form | None] = {}
         for mine, other in zip(node.outputs, twin.outputs, strict=False):
-            errors = self._carried(node, list(known.values()), mine)
+            errors = carried(self.before, self.after, node, known, mine)
             if mine and other and errors is not None:
                 self.atoms.add(other)
                 results[mine] = Form.same(other, exact=self.exact, deviation=errors[0], rounding=errors[1])
         return results or None
 
-    def _carried(self, node: Node, forms: list[Form], output: str) -> tuple[float, float] | None:
-        """Deviation and rounding behind a node that both models have; None where the deviation is lost track of."""
-        deviation, rounding = (max(float(part.max()) for part in parts) for parts in zip(
-            *((form.deviation, form.rounding) for form in forms), strict=True
-        ))  # fmt: skip
-        if deviation == 0 and rounding == 0:
-            return 0.0, 0.0
-        told, kind = meaning(self.before.given(node)), self.before.net.kinds.get(output)
-        if node.op in SUMS:
-            deviation, rounding = (sum(float(p.max()) for p in parts) * (1 + 1e-9) for parts in zip(
-                *((form.deviation, form.rounding) for form in forms), strict=True
-            ))  # fmt: skip
-        factor = 1.0 if node.op in STEADY or node.op in SUMS else told.lipschitz if told is not None else np.inf
-        if kind is not None and kind.dtype is not None and kind.dtype.kind in "iub":
-            factor = np.inf  # a whole number changes by jumps
-        if factor == np.inf and node.op in self.before.affine.operators:
-            return None  # the general way keeps track
-        if factor == np.inf and deviation > 0:
+    def _wholes(self, node: Node) -> dict[str, Form] | None:
+        """The tensors that a node reads, if they all are tensors of the optimized model as a whole."""
+        names = [name for name in (*node.inputs, *node.captured) if name and name not in self.before.net.constants]
+        known = {name: form for name in names if (form := self.forms.get(name)) is not None and form.whole}
+        return known if names and len(known) == len(set(names)) else None
+
+    def _twin(self, node: Node, known: Mapping[str, Form] | None) -> Node | None:
+        """The same node of the optimized model, with the same inputs."""
+        if known is None:
             return None
-        return _finite(deviation, factor), _finite(rounding, factor)
+        return self._literal.get(signature(node, self.before.net, {n: f.whole for n, f in known.items()}))
+
+    def _copied(self, node: Node, output: str) -> Form | None:
+        """The output of an affine node that the optimized model has as well, with the largest error of its rows."""
+        known = self._wholes(node)
+        twin = self._twin(node, known)
+        if known is None or twin is None or node.op not in self.before.affine.operators:
+            return None
+        place = node.outputs.index(output)
+        form = self.before.affine.of(node, [known.get(name) for name in node.inputs], place)
+        if not twin.outputs[place] or (form is not None and (form.whole or form.bare.any())):
+            return None
+        errors = carried(self.before, self.after, node, known, output, affine=True)
+        if form is not None:
+            errors = float(form.deviation.max(initial=0.0)), float(form.rounding.max(initial=0.0))
+        if errors is None:
+            return None
+        self.atoms.add(twin.outputs[place])
+        return Form.same(twin.outputs[place], exact=self.exact, deviation=errors[0], rounding=errors[1])
 
     def _moved(self, node: Node, form: Form | None) -> Form | None:
         """Behind a node that moves whole channels."""
@@ -246,7 +255,3 @@ class Relation:
         if form is None or form.whole != name:
             raise Rejected(f"output {name} of the optimized model is not shown to be that of the original")
         return form
-
-
-def _finite(error: float, factor: float) -> float:
-    return error * factor if error else 0.0

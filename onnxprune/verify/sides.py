@@ -48,7 +48,7 @@ class Side:
     bounds: Mapping[str, Interval]
     exact: bool
     implied: dict[str, Interval] = field(default_factory=dict)
-    """Further bounds, on tensors that are known to be tensors of the other model."""
+    """Further bounds, from what tensors are in the other model."""
 
     def __post_init__(self) -> None:
         """Prepare the rules for affine nodes."""
@@ -58,6 +58,10 @@ class Side:
         """What the rules see of a node."""
         return Given(node, self.net, self.bounds, self.exact)
 
+    def learn(self, tensor: str, found: Interval) -> None:
+        """Note further bounds on a tensor."""
+        self.implied[tensor] = found.meet(self.implied[tensor]) if tensor in self.implied else found
+
     def known(self, tensor: str) -> Interval:
         """Bounds on a tensor, or its values where it is a constant."""
         if tensor in self.net.constants:
@@ -66,10 +70,14 @@ class Side:
 
     def rows(self, tensor: str, axis: int, count: int) -> Interval:
         """Bounds per channel."""
-        found = channel_bounds(self.known(tensor), axis, count)
+        found = self.plain(tensor, axis, count)
         if tensor in self.implied:
             found = found.meet(channel_bounds(self.implied[tensor], axis, count))
         return found
+
+    def plain(self, tensor: str, axis: int, count: int) -> Interval:
+        """Bounds per channel from this model alone."""
+        return channel_bounds(self.known(tensor), axis, count)
 
     def reach(self, tensor: str, axis: int, count: int) -> Floats:
         """How large entries of a channel can be."""

@@ -70,12 +70,13 @@ def states(side: Side, walk: Walk) -> list[Found]:
     results = side.rows(walk.result, walk.axis, count)
     least, most = results.floats()
     threshold = told.straight[0] if told is not None and told.straight is not None else np.inf
-    size = np.maximum(np.abs(low), np.abs(high))
+    plain = side.plain(walk.source, walk.axis, count).floats()
+    size = np.maximum(np.abs(plain[0]), np.abs(plain[1]))
     active = Found(
         walk.source, "active", walk.handed, low[walk.handed], low[walk.handed] - threshold, size[walk.handed]
     )
     found = [active]
-    slack = touch(low, high)
+    slack = touch(*plain)  # rounding is that of what was added up, even where little is left of it
     inactive = np.zeros(count, dtype=bool)
     fixed = constant(results)
     flat = most - least <= np.maximum(slack, touch(least, most))

@@ -112,7 +112,7 @@ def bounded(
             repeated = np.tile(rows, (count, 1)).reshape(-1, *shape)
             each = {n: _repeated(b, len(rows)) if n in boxes or n in found else b for n, b in bounds.items()}
             best = np.full(len(repeated), np.inf)
-            for rule in ("adaptive", "flat"):
+            for rule in ("adaptive", "opposite"):
                 backward = Backward(net, each, exact)
                 best = np.minimum(best, backward.upper(name, repeated, RULES[rule]))
                 if influence is not None:

@@ -72,15 +72,15 @@ class Term:
         count, width, kernel = len(self.rows), self.width, self.weights.shape[2:]
         places = np.arange(count)
         unique = self.columns.shape[1] == 1 or all(len(set(row)) == len(row) for row in self.columns.tolist())
-        total = _zeros(self.weights, (count, width, *kernel))
+        total = zeros(self.weights, (count, width, *kernel))
         mass = np.zeros((count, width, *kernel))
         if unique:
-            total = _placed(total, self.weights, (places[:, None], self.columns))
+            total = placed(total, self.weights, (places[:, None], self.columns))
             mass[places[:, None], self.columns] = self.mass
             return Term(self.rows, total, None, mass, width)
         for k in range(self.columns.shape[1]):
             at = (places, self.columns[:, k])
-            total = _placed(total, total[at] + self.weights[:, k], at)
+            total = placed(total, total[at] + self.weights[:, k], at)
             np.add.at(mass, at, self.mass[:, k])
         return Term(self.rows, total, None, mass, width)
 
@@ -99,10 +99,10 @@ def added(one: Term, other: Term, count: int) -> Term:
             return _stacked(one, other)
     one, other, width = one.dense(), other.dense(), one.width
     kernel = one.weights.shape[2:]
-    total, mass = _zeros(one.weights, (count, width, *kernel)), np.zeros((count, width, *kernel))
+    total, mass = zeros(one.weights, (count, width, *kernel)), np.zeros((count, width, *kernel))
     for term in (one, other):
         at = (term.rows,)
-        total = _placed(total, total[at] + term.weights, at)
+        total = placed(total, total[at] + term.weights, at)
         mass[term.rows] += term.mass
     rows = np.union1d(one.rows, other.rows)
     return Term(rows, total[rows], None, mass[rows], width)
@@ -121,11 +121,12 @@ def _stacked(one: Term, other: Term) -> Term:
     )
 
 
-def _zeros(like: Interval, shape: tuple[int, ...]) -> Interval:
+def zeros(like: Interval, shape: tuple[int, ...]) -> Interval:
+    """Zeros in the arithmetic of an interval."""
     return like.like(np.zeros(shape), np.zeros(shape))
 
 
-def _placed(total: Interval, values: Interval, at: tuple[Any, ...]) -> Interval:
+def placed(total: Interval, values: Interval, at: tuple[Any, ...]) -> Interval:
     """A copy with some entries replaced."""
 
     def put(whole: Any, part: Any) -> Any:
@@ -249,12 +250,12 @@ def _picked(layer: Layer, term: Term) -> Term:
     rows = np.arange(layer.outs)
     shape = (layer.outs, width, *layer.weights.shape[2:])
     first = np.unique(channels, return_index=True)[1]
-    total = _placed(_zeros(used, shape), used[:, first], (slice(None), channels[first]))
+    total = placed(zeros(used, shape), used[:, first], (slice(None), channels[first]))
     mass = np.zeros(shape)
     mass[:, channels[first]] = sizes(used[:, first])
     for k in np.setdiff1d(np.arange(len(channels)), first):
         at = (slice(None), channels[k])
-        total = _placed(total, total[at] + used[:, k], at)
+        total = placed(total, total[at] + used[:, k], at)
         mass[at] += sizes(used[:, k])
     return Term(rows, total, None, mass, width)
 

@@ -48,6 +48,11 @@ def test_two_families() -> None:
     assert done.layer("y") == [[[7, 6]], [7]]
 
 
+def test_zeros_of_either_sign_are_equal() -> None:
+    done = settle(NAME, dense(w1=[[1, 0.0], [-0.0, 1], [1, -0.0]], b1=[0.0, 2, -0.0]))
+    assert done.report.merged == {"h": 1}
+
+
 def test_a_factor_that_is_no_binary_fraction_is_rounded_and_says_so() -> None:
     done = run_pass(NAME, dense(w1=[[3, 6], [3, -1], [1, 2]], b1=[3, 1, 1], w2=[[1, 10, 1]]), tolerance=1e-5)
     exact = 1 + 1 / 3
