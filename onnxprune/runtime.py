@@ -105,7 +105,7 @@ class Runner:
                 f"ONNX Runtime cannot load the model: {_first_line(error)}",
                 hint="A model with custom operators needs --custom-ops LIB.",
             ) from error
-        self.output_names = [value.name for value in self._session.get_outputs()]
+        self.output_names: list[Any] = [value.name for value in self._session.get_outputs()]
 
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
         """All outputs for one set of inputs.

@@ -53,7 +53,7 @@ class Workers:
         if jobs < 1:
             raise InputError(f"jobs cannot be {jobs}.", hint="It is 1 or more.")
         most = 1 if multiprocessing.current_process().daemon else _MOST_ON_WINDOWS if sys.platform == "win32" else jobs
-        self.jobs = min(jobs, most)
+        self.jobs: int = min(jobs, most)
         self.executor = executor
         self.lost: list[Lost] = []
         self._pool: list[WorkerProcess] = []

@@ -26,7 +26,7 @@ class Bounds(Mapping[str, Interval]):
 
     def __init__(self, known: dict[str, Interval], corners: Mapping[str, NDArray[np.float64]] | None = None) -> None:
         self._known = known
-        self.corners = dict(corners or {})
+        self.corners: dict[str, NDArray[np.float64]] = dict(corners or {})
         """Per input, flattened points worth running: there a bound was attained (empty without linear bounds)."""
 
     def __getitem__(self, name: str) -> Interval:

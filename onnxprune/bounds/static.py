@@ -42,7 +42,7 @@ class StaticGraph:
         self._constants: dict[int, list[Array] | None] = {}
         self._grains: dict[int, tuple[float, float]] = {}
         self._sizes: dict[str, int | None] = {}
-        self.position = {id(node): index for index, node in enumerate(graph.nodes)}
+        self.position: dict[int, int] = {id(node): index for index, node in enumerate(graph.nodes)}
 
     @cached_property
     def inputs(self) -> tuple[str, ...]:

@@ -34,7 +34,7 @@ class Graph:
             self.surgeon: gs.Graph = gs.import_onnx(model)
         except Exception as error:  # graphsurgeon raises what its parsers happen to raise
             raise InputError(f"The graph cannot be read: {error}", hint="Check it with onnx.checker.") from error
-        self.opset = standard_opset(model) or 0
+        self.opset: int = standard_opset(model) or 0
         self._origin = {
             id(node): NodeOrigin(node, proto) for node, proto in zip(self.nodes, model.graph.node, strict=True)
         }

@@ -63,15 +63,15 @@ class ChannelGroups:
             unit_axes += [(node, axis) for axis in links.units]
         self._lock_ends()
         self._components = self._connect(total)
-        self.count = int(self._components.max()) + 1 if total else 0
-        self.reason = self._component_reasons()
+        self.count: int = int(self._components.max()) + 1 if total else 0
+        self.reason: NDArray[np.int32] = self._component_reasons()
         self.locked: NDArray[np.bool_] = self.reason > 0
-        self.readers = [
+        self.readers: list[Reader] = [
             Reader(layer, self.of(axis))
             for node, axis in read_axes
             if axis in self._offset and (layer := linear_layer(graph.view(node))) is not None
         ]
-        self.units = [Units(node, axis, self.of(axis)) for node, axis in unit_axes if axis in self._offset]
+        self.units: list[Units] = [Units(node, axis, self.of(axis)) for node, axis in unit_axes if axis in self._offset]
         has_units = np.zeros(self.count, dtype=bool)
         for units in self.units:
             has_units[units.components] = True

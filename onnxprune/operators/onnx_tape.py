@@ -75,7 +75,7 @@ class OnnxTape(Tape[Symbol]):
     ) -> None:
         super().__init__(absolute=absolute, shifts=shifts)
         self.dtype: np.dtype[Any] = np.dtype(dtype)
-        self.opset = max(opset, OPSET)
+        self.opset: int = max(opset, OPSET)
         self._nodes: list[NodeProto] = []
         self._made: dict[bytes, list[str]] = {}
         self.inputs: dict[str, tuple[Symbol, np.dtype[Any]]] = {}

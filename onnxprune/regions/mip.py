@@ -128,9 +128,9 @@ class PatternProgramme:
             raise InputError("No unit switches over this domain: there is one region and nothing to solve.")
         self.network = network
         self.inputs, self.units = len(network.low), network.unstable
-        self.phase = self.inputs + 2 * self.units
-        self.extra = self.phase + self.units + 1
-        self.columns = self.extra + len(parities)
+        self.phase: int = self.inputs + 2 * self.units
+        self.extra: int = self.phase + self.units + 1
+        self.columns: int = self.extra + len(parities)
         self.solver = Solver(self._system(strict, parities), solver)
         self.objective = np.zeros(self.columns)
         self.objective[self.extra - 1] = 1.0

@@ -32,7 +32,7 @@ class RegionReport(Mapping[str, Any]):
     """
 
     def __init__(self, content: Mapping[str, Any], notes: tuple[str, ...] = ()) -> None:
-        self.content = {"schema": SCHEMA, **content}
+        self.content: dict[str, Any] = {"schema": SCHEMA, **content}
         self.notes = notes
 
     def __getitem__(self, key: str) -> Any:

@@ -60,7 +60,7 @@ class Walker:
         self.network = network
         self.definition: Definition = definition
         self.tolerance = tolerance
-        self.depth = network.unstable
+        self.depth: int = network.unstable
         self._centre, self._radius = network.low / 2 + network.high / 2, network.high / 2 - network.low / 2
         self._units = self._project(definition == "patterns")
         self._walk, self._root = self._start()

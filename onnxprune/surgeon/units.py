@@ -32,7 +32,7 @@ class Channels:
 
     def __init__(self, graph: Graph, found: Parameters) -> None:
         groups = ChannelGroups(graph)
-        self.count = groups.count
+        self.count: int = groups.count
         self.targets = found.targets
         names = {t.name for t in found.targets} | set(found.followers)
         self._axes = {
@@ -61,7 +61,7 @@ class Channels:
         read = np.unique(np.concatenate([np.zeros(0, np.int64), *(r.reshape(-1) for r in self.reading.values())]))
         self.able = np.zeros(self.count, dtype=bool)
         self.able[read[read >= 0]] = True
-        self.families = self._families()
+        self.families: list[NDArray[np.int64]] = self._families()
 
     def _families(self) -> list[NDArray[np.int64]]:
         """Channels that lie on the same axes: alike in what they cost, counted together for alignment."""

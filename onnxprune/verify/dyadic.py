@@ -25,8 +25,8 @@ class Dyadic:
     __slots__ = ("e", "m")
 
     def __init__(self, m: NDArray[Any], e: int) -> None:
-        self.m = m
-        self.e = e
+        self.m: NDArray[Any] = m
+        self.e: int = e
 
     @staticmethod
     def of(values: object) -> Dyadic:

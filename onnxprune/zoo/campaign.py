@@ -54,12 +54,12 @@ class Campaign:
         self.notes: list[str] = []
         self.watcher: Watcher = lambda done, total, row: None
         self.stopped: Callable[[], bool] = lambda: False
-        self.output = Path(template.output)
+        self.output: Path = Path(template.output)
         self.rows: dict[str, Row] = {}
         self.waiting: dict[str, list[Job]] = defaultdict(list)
         self.running: dict[Future[Row | None], Job] = {}
         self.finished: queue.SimpleQueue[Future[Row | None]] = queue.SimpleQueue()
-        self.started = time.monotonic()
+        self.started: float = time.monotonic()
         self.written = time.monotonic()
         self.asked = False
 

@@ -54,7 +54,7 @@ class Derivatives:
         threads: int = 0,
         dtype: DTypeLike = np.float32,
     ) -> None:
-        self.taps = tuple(taps)
+        self.taps: tuple[str, ...] = tuple(taps)
         self._dtype = np.dtype(dtype)
         constants = {graph.stored_name(name): constant for name, constant in graph.constants().items()}
         _check_names(graph, [name for name in weights if name not in constants], taps)
@@ -62,7 +62,7 @@ class Derivatives:
             name: "It holds no floats." for name in weights if constants[name].dtype.kind not in "fV"
         }
         self._plan = self._planned(graph, dict.fromkeys(weights))
-        self.weights = tuple(name for name in dict.fromkeys(weights) if name not in self.refused)
+        self.weights: tuple[str, ...] = tuple(name for name in dict.fromkeys(weights) if name not in self.refused)
         defaults = {name: np.asarray(constants[name].values) for name in self.weights}
         self._execution = Execution(self._plan, defaults, provider, threads, self._dtype)
         check_independence(self._plan.network, self.taps, self.forward)

@@ -49,9 +49,11 @@ class Network:
 
     def __init__(self, graph: Graph, weights: Set[str]) -> None:
         self.graph = graph
-        self.inputs = tuple(value.name for value in graph.inputs)
+        self.inputs: tuple[str, ...] = tuple(value.name for value in graph.inputs)
         shapes = {name: kind.shape for name, kind in graph.types.items() if name in self.inputs}
-        self.batched = frozenset(name for name, shape in shapes.items() if shape and not isinstance(shape[0], int))
+        self.batched: frozenset[str] = frozenset(
+            name for name, shape in shapes.items() if shape and not isinstance(shape[0], int)
+        )
         """Inputs with an open batch size."""
         self._types = graph.types_at(dict.fromkeys(self.batched, (1,)))
         self.weights: dict[str, str] = {}

@@ -26,7 +26,7 @@ class CannotRun(InputError):
         name = f"Node '{label(node.node)}' ({op_of(node.node)})"
         super().__init__(f"{name} cannot be run sample by sample.", hint=_HINT)
         read = [node.input(slot) for slot in range(node.n_inputs)]
-        self.weights = {
+        self.weights: dict[str, str] = {
             network.weights[tensor]: f"{name} cannot be run while it varies."
             for tensor in read
             if tensor in network.weights

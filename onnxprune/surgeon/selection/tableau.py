@@ -38,7 +38,7 @@ class Tableau:
     def __init__(self, moments: Array, weights: Array, mask: Mask, inverted: Array | None = None) -> None:
         self.moments, self.weights = moments, weights
         self._inverse = inverted
-        self.kept = mask.copy()
+        self.kept: Mask = mask.copy()
         self.moves = 0
         self._factorise()
 
