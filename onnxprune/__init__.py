@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -54,5 +55,11 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     """Import public names when they are first used, so that ``--help`` is quick."""
     if name not in _HOMES:
-        raise AttributeError(f"module 'onnxprune' has no attribute '{name}'")
+        # With these two, Python itself says what may have been meant.
+        raise AttributeError(f"module 'onnxprune' has no attribute '{name}'", name=name, obj=sys.modules[__name__])
     return getattr(import_module(f"onnxprune.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    """The public names, whether they were used already or not."""
+    return [*globals(), *__all__]

@@ -273,19 +273,23 @@ def check_report(target: str | None, *taken: str | Path, option: str = "--report
 
 
 def check_reports(options: argparse.Namespace, *taken: str | Path) -> None:
-    """:func:`check_report` for ``--report`` and ``--html``.
+    """:func:`check_report` for ``--report``, ``--html`` and ``--certificate``.
 
     Raises:
-        InputError: One of them could not be written, or would overwrite a model or the other.
+        InputError: One of them could not be written, or would overwrite a model or another one.
     """
     from onnxprune.errors import InputError  # noqa: PLC0415
 
-    if options.html == "-":
-        raise InputError("--html takes the name of a file.", hint="--html report.html")
-    check_report(options.report, *taken)
-    check_report(options.html, *taken, option="--html")
-    if options.html and options.report and Path(options.html).resolve() == Path(options.report).resolve():
-        raise InputError(f"--html and --report name the same file: {options.html}", hint="Give each a name of its own.")
+    named: dict[Path, str] = {}
+    for option in ("--report", "--html", "--certificate"):
+        target = getattr(options, option[2:], None)
+        if target == "-" and option != "--report":
+            raise InputError(f"{option} takes the name of a file.", hint="Only --report - prints.")
+        check_report(target, *taken, option=option)
+        if target is not None and target != "-":
+            first = named.setdefault(Path(target).resolve(), option)
+            if first != option:
+                raise InputError(f"{option} and {first} name the same file: {target}", hint="Give each its own name.")
 
 
 @contextmanager

@@ -11,7 +11,6 @@ from onnxprune.cli.common import (
     add_domain_options,
     add_goal_options,
     add_run_options,
-    check_report,
     check_reports,
     progress,
     read_domain,
@@ -69,7 +68,6 @@ def run(options: argparse.Namespace) -> int:
         wanted=options.export is not None, output=output, custom_ops=options.custom_ops, dry=options.dry_run
     )
     check_reports(options, options.model, output, *export.files)
-    check_report(options.certificate, options.model, output, *export.files, option="--certificate")
     source = load(options.model)
     for path in () if options.dry_run else (output, *export.files):
         check_spares_data(source, path)

@@ -84,7 +84,8 @@ def _from_text(text: str, specs: Sequence[InputSpec], channels: _Channels) -> li
     name, named, numbers = text.rpartition("=")
     ends = [decimal(end) for end in numbers.split(":")]
     if len(ends) != 2 or any(end.is_nan() for end in ends):
-        hint = "Write 0:1 or input=0:1 (decimals, -inf, inf), or a path ending in .npz or .vnnlib."
+        example = specs[0].name if specs else "input"
+        hint = f"Write 0:1 or {example}=0:1 (decimals, -inf, inf), or a path ending in .npz or .vnnlib."
         raise InputError(f"Cannot read the domain '{text}'.", hint=hint)
     chosen = [input_named(name, specs, text)] if named else [spec for spec in specs if finite_range(spec.dtype)]
     lows, highs = (

@@ -104,7 +104,7 @@ class TestText:
     def test_unreadable(self, text: str) -> None:
         with pytest.raises(InputError) as caught:
             parse_domain([text], [VECTOR])
-        check_error(caught, f"Cannot read the domain '{text}'.", "Write 0:1 or input=0:1")
+        check_error(caught, f"Cannot read the domain '{text}'.", f"Write 0:1 or {VECTOR.name}=0:1")
 
     def test_unknown_input(self) -> None:
         with pytest.raises(InputError) as caught:

@@ -31,3 +31,10 @@ def test_importing_the_package_imports_nothing_heavy(tmp_path: Path) -> None:
     code = f"import sys, onnxprune; sys.exit(', '.join(sorted({HEAVY!r} & set(sys.modules))) or None)"
     ran = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (ran.returncode, ran.stderr) == (0, "")
+
+
+def test_a_name_with_a_typing_error_is_corrected(tmp_path: Path) -> None:
+    code = "import onnxprune; onnxprune.optimise"
+    ran = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert "has no attribute 'optimise'" in ran.stderr
+    assert "Did you mean: 'optimize'?" in ran.stderr

@@ -67,3 +67,22 @@ def test_a_page_does_not_replace_the_model(folder: Path, capsys: pytest.CaptureF
     for taken in ("model.onnx", "out.onnx"):
         ran = command(capsys, *COMMANDS["optimize"], "--html", taken)
         assert (ran.code, "--html" in ran.err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--certificate", "c.json", "--report", "c.json"], "--certificate and --report name the same file"),
+        (["--certificate", "c.json", "--html", "./c.json"], "--certificate and --html name the same file"),
+        (["--certificate", "-"], "--certificate takes the name of a file"),
+        (["--certificate", "model.onnx"], "--certificate model.onnx would overwrite a model"),
+    ],
+)
+def test_files_do_not_replace_each_other(
+    folder: Path, capsys: pytest.CaptureFixture[str], options: list[str], told: str
+) -> None:
+    before = snapshot(folder)
+    ran = command(capsys, *COMMANDS["optimize"], *options)
+    assert (ran.code, ran.out) == (2, "")
+    assert told in ran.err
+    assert snapshot(folder) == before
