@@ -106,25 +106,26 @@ def bounded(
             least, most = (np.array(np.broadcast_to(end, (count, width))) for end in ends)
         open_entries = np.flatnonzero(((least < 0) & (most > 0)).any(axis=0))
         if len(open_entries):
-            rows = np.zeros((2 * len(open_entries), width))
-            rows[np.arange(len(open_entries)), open_entries] = 1.0
-            rows[len(open_entries) + np.arange(len(open_entries)), open_entries] = -1.0
-            repeated = np.tile(rows, (count, 1)).reshape(-1, *shape)
-            each = {n: _repeated(b, len(rows)) if n in boxes or n in found else b for n, b in bounds.items()}
-            best = np.full(len(repeated), np.inf)
+            each = {n: b for n, b in bounds.items() if n not in boxes and n not in found}
+            own = {n: b for n, b in bounds.items() if n in boxes or n in found}
+            which, entries = (part.reshape(-1) for part in np.meshgrid(np.arange(count), open_entries, indexing="ij"))
             for rule in ("adaptive", "opposite"):
-                backward = Backward(net, each, exact)
-                best = np.minimum(best, backward.upper(name, repeated, RULES[rule]))
+                rows = np.zeros((2 * len(which), width))
+                rows[np.arange(len(which)), entries] = 1.0
+                rows[len(which) + np.arange(len(which)), entries] = -1.0
+                places = np.tile(which, 2)
+                chosen = {n: b[places] for n, b in own.items()}
+                backward = Backward(net, {**each, **chosen}, exact)
+                high, low = np.split(backward.upper(name, rows.reshape(-1, *shape[1:]), RULES[rule]), 2)
+                most[which, entries] = np.minimum(most[which, entries], high)
+                least[which, entries] = np.maximum(least[which, entries], -low)
                 if influence is not None:
                     influence += sum(backward.reached.get(n, 0.0) for n in boxes)
-            sides = best.reshape(count, 2, -1)
-            most[:, open_entries] = np.minimum(most[:, open_entries], sides[:, 0])
-            least[:, open_entries] = np.maximum(least[:, open_entries], -sides[:, 1])
+                still = (least[which, entries] < 0) & (most[which, entries] > 0)
+                which, entries = which[still], entries[still]
+                if not len(which):
+                    break
         found[name] = (least, most)
         like = next(iter(inputs.values()))
         bounds[name] = like.like(least.reshape(count, *shape[1:]), most.reshape(count, *shape[1:]))
     return found
-
-
-def _repeated(bounds: Interval, times: int) -> Interval:
-    return bounds.map(lambda m: np.repeat(m, times, axis=0))

@@ -34,7 +34,7 @@ def equal(model: onnx.ModelProto, result: onnx.ModelProto, shape: tuple[int, ...
         np.testing.assert_allclose(actual, expected, rtol=0, atol=2e-5 * max(1.0, float(np.abs(expected).max())))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(seed=SEEDS, domain=st.sampled_from([None, "-1:1"]))
 def test_conv_nets_keep_their_outputs(seed: int, domain: str | None) -> None:
     model = random_convnet(seed)
@@ -46,7 +46,7 @@ def test_conv_nets_keep_their_outputs(seed: int, domain: str | None) -> None:
     equal(model, result.model, (1, 3, 8, 8), seed, 1.0 if domain else 30.0)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(seed=SEEDS)
 def test_dynamic_conv_nets_keep_their_outputs_at_every_size(seed: int) -> None:
     model = random_convnet(seed, dynamic=True)
@@ -55,7 +55,7 @@ def test_dynamic_conv_nets_keep_their_outputs_at_every_size(seed: int) -> None:
         equal(model, result.model, shape, seed, 1.0)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(seed=SEEDS, domain=st.sampled_from([None, "0:1"]))
 def test_dense_nets_keep_their_outputs(seed: int, domain: str | None) -> None:
     model = random_mlp(seed)
@@ -69,7 +69,7 @@ def test_dense_nets_keep_their_outputs(seed: int, domain: str | None) -> None:
     )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(seed=SEEDS, align=st.sampled_from([1, 4, 8]))
 def test_a_second_run_changes_nothing(seed: int, align: int) -> None:
     first = optimize(random_convnet(seed), "-1:1", align=align, budget=0.0)  # a clock may prove more the second time
@@ -78,7 +78,7 @@ def test_a_second_run_changes_nothing(seed: int, align: int) -> None:
     assert second.model.SerializeToString() == first.model.SerializeToString()
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(seed=SEEDS, align=st.sampled_from([4, 8]))
 def test_aligned_results_keep_their_outputs(seed: int, align: int) -> None:
     model = random_convnet(seed)
