@@ -24,7 +24,7 @@ from onnxprune.verify.curves import largest as most_over
 from onnxprune.verify.dyadic import Dyadic
 from onnxprune.verify.forward import Given
 from onnxprune.verify.network import Network, Node
-from onnxprune.verify.numbers import Interval, Numbers, gamma, larger, largest, number, smaller
+from onnxprune.verify.numbers import Interval, Numbers, contract, gamma, larger, largest, number, smaller
 from onnxprune.verify.rules_entries import clip_ends
 
 Floats = NDArray[np.float64]
@@ -224,6 +224,12 @@ class Backward:
 
     def _count_in(self, rows: Numbers, values: Interval) -> None:
         """Add the products of coefficients with values that are known up to an interval."""
+        if not self.exact:
+            lead = values.shape[0] if values.ndim == rows.ndim else 1
+            sizes = (lead, *rows.shape[1:])
+            known = values.map(lambda m: np.broadcast_to(m, sizes).reshape(lead, -1))
+            self._total = self._total + contract(_along_rows, rows.reshape(self._count, -1), known, known.shape[1])
+            return
         part = Interval(rows, rows) * values
         if part.shape != tuple(rows.shape):
             part = part.map(lambda m: np.broadcast_to(m, tuple(rows.shape)))
@@ -346,6 +352,12 @@ class Backward:
                 size = size.max(axis=0, keepdims=True)
             self._sizes[name] = np.broadcast_to(size, shape)
         return self._sizes[name]
+
+
+def _along_rows(rows: Floats, values: Floats) -> Floats:
+    """Sums of products of every row with its own values, or with those of all."""
+    sums: Floats = rows @ values[0] if len(values) == 1 else np.einsum("ij,ij->i", rows, values)
+    return sums
 
 
 def _flattened(rows: Numbers, count: int) -> Numbers:

@@ -77,6 +77,9 @@ class Interval:
 
     def map(self, rule: Callable[[NDArray[Any]], NDArray[Any]]) -> Interval:
         """A rearrangement of entries: reshape, transpose, take, broadcast ..."""
+        if self.low is self.high:
+            ends = self.low.map(rule) if self.exact else rule(self.low)
+            return Interval(ends, ends)
         if self.exact:
             return Interval(self.low.map(rule), self.high.map(rule))
         return Interval(rule(self.low), rule(self.high))
