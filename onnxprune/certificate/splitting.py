@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from onnxprune.verify.cases import Cuts
 from onnxprune.verify.network import Network
 from onnxprune.verify.numbers import Interval
+from onnxprune.verify.sides import touch
 from onnxprune.verify.subboxes import bending, bounded
 
 if TYPE_CHECKING:
@@ -22,6 +23,10 @@ FEW = 24
 LEAVES = 4096
 """Most sub-boxes."""
 BATCH = 64
+PATIENCE = 128
+"""Sub-boxes from which on needs are given up that cutting does not bring nearer."""
+STUCK = 0.9
+"""Share of what is missing that has to be gained when there are twice as many sub-boxes."""
 
 
 def cuts_for(
@@ -68,12 +73,18 @@ class _Tree:
         self.missing: list[Floats] = []
         """Per sub-box by how much every need is missed."""
         self.sizes = np.zeros(0)
+        self.before: Floats = np.array(np.inf)
+        self.hopeless = np.zeros(0, dtype=bool)
 
     def grow(self, low: Floats, high: Floats, stopped: Callable[[], bool]) -> None:
         """Cut until all needs are met, there are enough sub-boxes, or time is up."""
         self._add([(low, high)])
         leaves = {0}
+        enough = PATIENCE
         while len(leaves) < LEAVES and not stopped():
+            if len(leaves) >= enough:
+                self._give_up(sorted(leaves))
+                enough = 2 * len(leaves)
             chosen = self._worst(sorted(leaves))[: min(BATCH, LEAVES - len(leaves))]
             if not chosen:
                 break
@@ -91,10 +102,17 @@ class _Tree:
                 leaves.update((number, number + 1))
             self._add(fresh)
 
+    def _give_up(self, leaves: list[int]) -> None:
+        """Leave needs alone that are missed by as much as when there were half as many sub-boxes."""
+        worst = np.array([self.missing[leaf] for leaf in leaves]).max(axis=0)
+        self.hopeless = (worst > STUCK * self.before) & (worst > 0)
+        self.before = worst
+
     def _worst(self, leaves: list[int]) -> list[int]:
         """Sub-boxes that miss a need, those first that are most to blame; nearly met needs count more."""
         table = np.array([self.missing[leaf] for leaf in leaves])
         worst = table.max(axis=0)
+        table[:, self.hopeless] = 0.0
         scores = (table / np.where(worst > 0, worst + 0.1 * self.sizes, 1.0)).sum(axis=1)
         return [leaves[k] for k in np.argsort(-scores) if scores[k] > 0]
 
@@ -109,18 +127,27 @@ class _Tree:
         for need, entries in self.needs.items():
             if need.tensor in found:
                 least, most = (end[:, entries] for end in found[need.tensor])
-                parts.append(np.maximum(most - need.knot if need.upper else need.knot - least, 0.0))
+                gap = most - need.knot if need.upper else need.knot - least
+                parts.append(np.maximum(gap - touch(least, most) / 2, 0.0))
                 sizes.append(np.maximum(np.abs(least), np.abs(most)).max(axis=0))
         self.boxes += boxes
         self.missing += list(np.concatenate(parts, axis=1))
-        self.sizes = np.concatenate(sizes) if not len(self.sizes) else self.sizes
+        if not len(self.sizes):
+            self.sizes = np.concatenate(sizes)
+            self.hopeless = np.zeros(len(self.sizes), dtype=bool)
 
     def preorder(self) -> tuple[NDArray[np.int64], Floats]:
-        """Axes and places of all cuts, depth first, the parts below a cut first; -1 for leaves."""
+        """Axes and places of cuts, depth first, the parts below a cut first; -1 for leaves.
+
+        Only of those that meet a need which is met in all sub-boxes: the others prove nothing.
+        """
+        table = np.array(self.missing)
+        leaves = [number for number in range(len(table)) if number not in self.children]
+        met = (table[leaves] == 0).all(axis=0)
         axes, places, todo = [], [], [0]
         while todo:
             node = todo.pop()
-            cut = self.children.get(node)
+            cut = self.children.get(node) if table[node, met].any() else None
             axes.append(-1 if cut is None else cut[0])
             places.append(0.0 if cut is None else cut[1])
             if cut is not None:
