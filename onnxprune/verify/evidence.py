@@ -107,7 +107,9 @@ class Evidence:
         """Hold what is claimed against what is proved: not less, and not something else either."""
         low, high = (np.broadcast_to(end, shape).reshape(-1)[item.entries] for end in before.floats())
         size = np.maximum(np.maximum(np.abs(low), np.abs(high)), np.abs(proved))
-        wrong = np.flatnonzero(~((proved <= signed) & (signed - proved <= ALIKE * size)))
+        # Exact numbers may prove more: where two multipliers are equally good, rounding takes one and they another.
+        loose = np.zeros(len(signed), dtype=bool) if self.exact else signed - proved > ALIKE * size
+        wrong = np.flatnonzero(~((proved <= signed) & ~loose))
         if len(wrong):
             at = int(wrong[0])
             raise Rejected(

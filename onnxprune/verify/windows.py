@@ -126,18 +126,27 @@ def convolved(weights: NDArray[Any], image: NDArray[Any], where: Geometry, group
     """
     sizes = where.results(image.shape[2:])
     wide = padded(image, where)
+    total: Any = 0
+    for tap in where.taps():
+        place: Any = (slice(None), slice(None), *where.window(tap, sizes))
+        at: Any = (slice(None), slice(None), *tap)
+        total = total + _mixed(weights[at], wide[place], groups)
+    result: NDArray[Any] = total
+    return result
+
+
+def _mixed(weights: NDArray[Any], image: NDArray[Any], groups: int) -> NDArray[Any]:
+    """Channels times weights of shape (out, in per group), place by place."""
+    if groups == 1:
+        return np.moveaxis(np.tensordot(weights, image, axes=([1], [1])), 0, 1)
     outs, ins = weights.shape[0] // groups, weights.shape[1]
-    parts = []
-    for group in range(groups):
-        rows = weights[group * outs : (group + 1) * outs]
-        channels = wide[:, group * ins : (group + 1) * ins]
-        total: Any = 0
-        for tap in where.taps():
-            seen = channels[(slice(None), slice(None), *where.window(tap, sizes))]
-            at: tuple[Any, ...] = (slice(None), slice(None), *tap)
-            total = total + np.tensordot(rows[at], seen, axes=([1], [1]))
-        parts.append(np.moveaxis(total, 0, 1))
-    return np.concatenate(parts, axis=1) if groups > 1 else parts[0]
+    table = weights.reshape(groups, outs, ins, *(1,) * (image.ndim - 2))
+    parts = image.reshape(len(image), groups, 1, ins, *image.shape[2:])
+    total: Any = 0
+    for index in range(ins):
+        total = total + table[None, :, :, index] * parts[:, :, :, index]
+    result: NDArray[Any] = total.reshape(len(image), groups * outs, *image.shape[2:])
+    return result
 
 
 def spread_back(
@@ -149,11 +158,10 @@ def spread_back(
     margins = [where.pads[a] + where.pads[half + a] for a in range(half)]
     shape = (len(rows), ins * groups, *(n + m for n, m in zip(sizes, margins, strict=True)))
     total = np.zeros(shape, dtype=rows.dtype)
-    for group in range(groups):
-        given = rows[:, group * outs : (group + 1) * outs]
-        part = total[:, group * ins : (group + 1) * ins]
-        for tap in where.taps():
-            place = (slice(None), slice(None), *where.window(tap, rows.shape[2:]))
-            at: tuple[Any, ...] = (slice(group * outs, (group + 1) * outs), slice(None), *tap)
-            part[place] = part[place] + np.moveaxis(np.tensordot(weights[at], given, axes=([0], [1])), 0, 1)
+    turned = np.swapaxes(weights.reshape(groups, outs, ins, *weights.shape[2:]), 1, 2)
+    turned = turned.reshape(groups * ins, outs, *weights.shape[2:])
+    for tap in where.taps():
+        place: Any = (slice(None), slice(None), *where.window(tap, rows.shape[2:]))
+        at: Any = (slice(None), slice(None), *tap)
+        total[place] = total[place] + _mixed(turned[at], rows, groups)
     return total[(slice(None), slice(None), *(slice(where.pads[a], where.pads[a] + sizes[a]) for a in range(half)))]
