@@ -13,8 +13,9 @@ import onnx
 from numpy.typing import NDArray
 
 from onnxprune.bounds.static import StaticGraph
+from onnxprune.certificate.needs import Need, active_rows, idle, in_order, note, used_by
 from onnxprune.certificate.programmes import Relaxations
-from onnxprune.certificate.proving import Need, Prover, loosened, merged
+from onnxprune.certificate.proving import Prover, loosened
 from onnxprune.certificate.searching import Search, names
 from onnxprune.certificate.showing import witnesses
 from onnxprune.domain import Domain
@@ -106,16 +107,14 @@ def make(wanted: Wanted) -> Made:
     except Rejected:  # a smaller model's intervals can be narrower: perhaps linear bounds are as narrow
         hoped = _sharpened(wanted, before, inputs, hoped)
         search, walks, unsure = _related(before, after, hoped, other)
-    prover = _prover(wanted, before, inputs, _entries(before, hoped, walks), wanted.original)
-    prover.run()
-    second = _prover(wanted, after, inputs, _rows_of(after, unsure), wanted.optimized, finite=False)
+    second = _prover(wanted, after, inputs, active_rows(after, unsure), wanted.optimized, finite=False)
     second.run()
     draft = Certificate(
         original=fingerprint(wanted.original),
         optimized=fingerprint(wanted.optimized),
         boxes=boxes,
         constraints=_constraints(wanted.domain),
-        steps=tuple(prover.steps),
+        steps=(),
         steps_optimized=tuple(second.steps),
         anchors=dict(search.found),
         open_rows=dict(search.open_rows),
@@ -123,13 +122,18 @@ def make(wanted: Wanted) -> Made:
         deviation={},
         rounding={},
     )
+    prover = _prover(wanted, before, inputs, used_by(before, hoped, walks), wanted.original)
+    prover.run()
     try:
-        certificate = _with_claims(draft, before, after, inputs)
+        certificate = _with_claims(replace(draft, steps=tuple(prover.steps)), before, after, inputs)
     except Rejected:
-        if not prover.open:
-            raise
-        draft = replace(draft, steps=(*prover.steps, *_taken_on_trust(prover, before, wanted, images)))
-        certificate = _with_claims(draft, before, after, inputs)
+        if prover.open:
+            steps = [*prover.steps, *_taken_on_trust(prover, before, wanted, images)]
+        else:  # single entries may matter where rows do not, as for inputs that a domain freezes
+            prover = _prover(wanted, before, inputs, idle(before, plain, hoped), wanted.original)
+            prover.run()
+            steps = prover.steps
+        certificate = _with_claims(replace(draft, steps=tuple(steps)), before, after, inputs)
     seconds = time.process_time() - began
     began = time.process_time()
     verdict = check(certificate, wanted.original, wanted.optimized)
@@ -227,63 +231,10 @@ def _sharpened(
         told = meaning(Given(node, before, hoped, False))
         shape = before.sample(node.inputs[0]) if told is not None and told.straight is not None else None
         if told is not None and told.straight is not None and shape:
-            _note(needs, before, node.inputs[0], 0, np.arange(shape[0]), told.straight)
-            _note(needs, before, node.inputs[0], 0, np.arange(shape[0]), told.straight[::-1])
-    linear = Prover(before, inputs, merged(needs), lambda _: None, left=wanted.left, light=True).run()
+            note(needs, before, node.inputs[0], 0, np.arange(shape[0]), told.straight)
+            note(needs, before, node.inputs[0], 0, np.arange(shape[0]), told.straight[::-1])
+    linear = Prover(before, inputs, in_order(needs), lambda _: None, left=wanted.left, light=True).run()
     return {name: _narrowed(linear[name], found) for name, found in hoped.items()}
-
-
-def _entries(before: Network, hoped: Mapping[str, Interval], walks: Sequence[Walk]) -> dict[Need, Indices]:
-    """Entries of pre-activations that have to be on one side of a threshold."""
-    needs: dict[Need, set[int]] = defaultdict(set)
-    side = Side(before, hoped, False)
-    for walk in walks:
-        node = next(n for n in before.readers[walk.source] if walk.result in n.outputs)
-        told = meaning(side.given(node))
-        if told is None or told.straight is None:
-            continue
-        for found in states(side, walk):
-            if found.state == "active":
-                _note(needs, before, walk.source, walk.axis, found.units, told.straight)
-            elif found.state == "inactive":
-                places = _places(before, walk.source, walk.axis, found.units)
-                needs[Need(walk.source, True, told.straight[0])] |= places
-    return merged(needs)
-
-
-def _note(
-    needs: dict[Need, set[int]],
-    net: Network,
-    tensor: str,
-    axis: int,
-    units: Indices,
-    straight: tuple[float, float],
-) -> None:
-    """Rows that have to stay in the straight range of an activation."""
-    for upper, knot in ((False, straight[0]), (True, straight[1])):
-        if np.isfinite(knot):
-            needs[Need(tensor, upper, knot)] |= _places(net, tensor, axis, units)
-
-
-def _places(net: Network, tensor: str, axis: int, units: Indices) -> set[int]:
-    """Entries of some rows."""
-    shape = net.sample(tensor)
-    if shape is None:
-        return set()
-    places = np.moveaxis(np.arange(int(np.prod(shape))).reshape(shape), axis, 0)
-    return set(places[units].reshape(-1).tolist())
-
-
-def _rows_of(after: Network, unsure: Mapping[str, set[int]]) -> dict[Need, Indices]:
-    """Entries of the optimized model that have to stay where their activation changes nothing."""
-    needs: dict[Need, set[int]] = defaultdict(set)
-    for tensor, rows in unsure.items():
-        shape = after.sample(tensor)
-        for reader in after.readers.get(tensor, []):
-            told = meaning(Given(reader, after, {}, False))
-            if shape is not None and told is not None and told.straight is not None:
-                _note(needs, after, tensor, min(1, len(shape) - 1), np.array(sorted(rows)), told.straight)
-    return merged(needs)
 
 
 def _prover(

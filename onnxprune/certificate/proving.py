@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxprune.certificate.needs import Need
 from onnxprune.certificate.programmes import Relaxations
 from onnxprune.certificate.splitting import cuts_for
 from onnxprune.verify.backward import RULES, Backward, bent
@@ -30,14 +29,6 @@ from onnxprune.verify.subboxes import bending, swept
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
-
-
-class Need(NamedTuple):
-    """Entries of a pre-activation have to be at most (``upper``) or at least a threshold."""
-
-    tensor: str
-    upper: bool
-    knot: float
 
 
 ROWS = 3e10
@@ -302,12 +293,3 @@ def _others(needs: Mapping[Need, Indices], name: str, known: Mapping[str, Interv
     """Bounds on other tensors with needs; those not reached yet count as unbounded."""
     nothing = Interval.of(np.array(-np.inf), np.array(np.inf))
     return {need.tensor: known.get(need.tensor, nothing) for need in needs if need.tensor != name}
-
-
-def merged(needs: Mapping[Need, set[int]]) -> dict[Need, Indices]:
-    """Needs as sorted arrays."""
-    found: dict[Need, Indices] = defaultdict(lambda: np.zeros(0, np.int64))
-    for need, entries in needs.items():
-        if entries:
-            found[need] = np.array(sorted(entries), dtype=np.int64)
-    return dict(found)

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxprune.certificate.needs import Need
 from onnxprune.verify.cases import Cuts
 from onnxprune.verify.network import Network
 from onnxprune.verify.numbers import Interval
 from onnxprune.verify.sides import touch
 from onnxprune.verify.subboxes import bending, bounded
-
-if TYPE_CHECKING:
-    from onnxprune.certificate.proving import Need
 
 Floats = NDArray[np.float64]
 FEW = 24

@@ -19,6 +19,7 @@ from onnxprune.verify.carrying import carried
 from onnxprune.verify.compare_rows import Residual
 from onnxprune.verify.evidence import proper
 from onnxprune.verify.forms import Form
+from onnxprune.verify.implying import imply
 from onnxprune.verify.meanings import SHAPES, meaning
 from onnxprune.verify.moving import moved_rows
 from onnxprune.verify.network import Node
@@ -97,16 +98,8 @@ class Relation:
             else:
                 known = form if form is not None and form.whole else self._copied(node, name) or form
             self.forms[name] = known
-            if known is not None and known.whole and known.whole not in self.after.implied:
-                self._imply(name, known)
-
-    def _imply(self, name: str, form: Form) -> None:
-        """Bounds on a tensor of the optimized model that is one of the original, up to what that is off."""
-        room = float(form.deviation + form.rounding) * (1 + 1e-9)
-        found = self.before.bounds[name]
-        shapes = self.before.net.shape(name), self.after.net.shape(form.whole)
-        if np.isfinite(room) and shapes[0] is not None and shapes[1] is not None and len(shapes[0]) == len(shapes[1]):
-            self.after.implied[form.whole] = found + found.like(np.array(-room), np.array(room))
+            if known is not None:
+                imply(self.before, self.after, name, known)
 
     def anchor(self, name: str, form: Form | None) -> Anchor | None:
         """What the certificate says about a tensor of the original, of which this much is known."""
