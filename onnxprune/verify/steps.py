@@ -68,7 +68,7 @@ class Step:
         trust: "certified", or "solver" where nothing proves them.
         rule: Default choice of multipliers, a key of ``RULES``.
         leaves: Cases that cover the domain; one without phases where there are no cases.
-        cuts: Sub-boxes that cover the domain; with them, ``rule`` is used in each, and the best of three rules counts.
+        cuts: Sub-boxes that cover the domain; ``rule`` plays no part then.
     """
 
     tensor: str
