@@ -68,6 +68,8 @@ class Prover:
     light: bool = False
     steps: list[Step] = field(default_factory=list)
     open: dict[Need, Indices] = field(default_factory=dict)
+    sparing: bool = False
+    """Whether to bound nothing but what is needed, as long as that does."""
     seconds: float = 0.0
     """Processor time that was spent."""
 
@@ -77,8 +79,11 @@ class Prover:
         self._last = self._last_need()
         self._cuts: Cuts | None = None
         self._split: dict[str, tuple[Floats, Floats]] = {}
-        sweep = Forward(self.net, self.inputs, finite=self.finite, refine=self.refine)
-        bounds = sweep.run()
+        for sparing in (not self.light, False):
+            self.sparing, self.steps, self.open = sparing, [], {}
+            bounds = Forward(self.net, self.inputs, finite=self.finite, refine=self.refine).run()
+            if not self.open or not self.sparing:
+                break
         self.seconds = time.process_time() - began
         return bounds
 
@@ -123,7 +128,7 @@ class Prover:
             return None
         low, high = (np.array(np.broadcast_to(end, shape)).reshape(-1) for end in known[name].floats())
         self._linear(name, known, shape, low, high, knots, smooth=smooth)
-        if not self.light:
+        if not self.light and not self.sparing:
             self._by_cuts(name, known, shape, low, high)
             self._by_duals(name, {**known, name: _interval(known[name], low, high, shape)}, low, high)
         left = self._missing({name: _interval(known[name], low, high, shape), **_others(self.needs, name, known)})
@@ -166,15 +171,12 @@ class Prover:
         crossing = (low < high) & smooth
         for knot in knots:
             crossing |= (low < knot) & (high > knot)
-        if self._cost(name) * crossing.sum() > ROWS:
+        if not self.sparing and self._cost(name) * crossing.sum() > ROWS:
             if self.light:
                 return
-            wanted = [entries for need, entries in self.needs.items() if need.tensor == name]
-            mask = np.zeros(len(low), dtype=bool)
-            mask[np.concatenate([*wanted, np.zeros(0, np.int64)]).astype(np.int64)] = True
-            crossing &= mask
-        entries = np.flatnonzero(crossing)
+            crossing &= self._needed(name, True, len(low)) | self._needed(name, False, len(low))
         for upper in (True, False):
+            entries = np.flatnonzero(crossing & self._needed(name, upper, len(low)) if self.sparing else crossing)
             best, choice = np.full(len(entries), np.inf), np.zeros(len(entries), dtype=np.int64)
             for number, rule in enumerate(LINEAR):
                 if self.stopped():
@@ -191,6 +193,14 @@ class Prover:
                     bounds = loosened(best[chosen]) * (1 if upper else -1)
                     self.steps.append(Step(name, upper, entries[chosen], bounds, rule=rule))
                     _tighten(low, high, entries[chosen], best[chosen], upper)
+
+    def _needed(self, name: str, upper: bool, count: int) -> NDArray[np.bool_]:
+        """Entries of which an upper or a lower bound is needed."""
+        mask = np.zeros(count, dtype=bool)
+        for need, entries in self.needs.items():
+            if need.tensor == name and need.upper == upper:
+                mask[entries] = True
+        return mask
 
     def _unsettled(self, name: str, upper: bool, entries: Indices, best: Floats) -> Indices:
         """Places of entries of which more is needed than bounds say, upper ones of the negative for lower ones."""
@@ -223,6 +233,9 @@ class Prover:
         widest = max(int(np.prod(self.net.sample(n) or (1,))) for node in self.net.nodes for n in node.outputs[:1])
         size, parts = max(1, CHUNK // widest), []
         for start in range(0, len(entries), size):
+            if self.stopped():
+                parts.append(np.full(len(entries) - start, np.inf))
+                break
             rows = one_hot(entries[start : start + size], shape, 1.0 if upper else -1.0)
             parts.append(np.nextafter(backward.upper(name, rows, RULES[rule]), np.inf))
         return np.concatenate(parts) if parts else np.zeros(0)
