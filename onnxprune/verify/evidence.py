@@ -99,7 +99,8 @@ class Evidence:
         else:
             proved = self._proved(item, known, shape)
             self.proved[id(item)] = proved
-            if self.strict:
+            # Where two multipliers are equally good, rounding may take one and exact numbers the other: theirs counts.
+            if self.strict and not self.exact:
                 self._compare(item, proved, signed, before, shape)
         return self._taken_over(item, before, proved, shape)
 
@@ -107,9 +108,7 @@ class Evidence:
         """Hold what is claimed against what is proved: not less, and not something else either."""
         low, high = (np.broadcast_to(end, shape).reshape(-1)[item.entries] for end in before.floats())
         size = np.maximum(np.maximum(np.abs(low), np.abs(high)), np.abs(proved))
-        # Exact numbers may prove more: where two multipliers are equally good, rounding takes one and they another.
-        loose = np.zeros(len(signed), dtype=bool) if self.exact else signed - proved > ALIKE * size
-        wrong = np.flatnonzero(~((proved <= signed) & ~loose))
+        wrong = np.flatnonzero(~((proved <= signed) & (signed - proved <= ALIKE * size)))
         if len(wrong):
             at = int(wrong[0])
             raise Rejected(

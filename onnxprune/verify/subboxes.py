@@ -116,7 +116,7 @@ def bounded(
                 places = np.tile(which, 2)
                 chosen = {n: b[places] for n, b in own.items()}
                 backward = Backward(net, {**each, **chosen}, exact)
-                high, low = np.split(backward.upper(name, rows.reshape(-1, *shape[1:]), RULES[rule]), 2)
+                high, low = np.split(backward.upper(name, rows.reshape(-1, *shape), RULES[rule]), 2)
                 most[which, entries] = np.minimum(most[which, entries], high)
                 least[which, entries] = np.maximum(least[which, entries], -low)
                 if influence is not None:
