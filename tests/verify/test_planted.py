@@ -91,7 +91,7 @@ def holds(structure: Sequence[Sequence[str]], seed: int, *, images: bool, runs: 
     sizes = [
         sum(tensor.dims[0] for tensor in m.graph.initializer if tensor.name in biases(m)) for m in (model, smaller)
     ]
-    assert sizes[1] <= sizes[0] - any(kind != "free" for kinds in structure for kind in kinds)
+    assert sizes[1] <= sizes[0] - any(kind not in ("free", "active") for kinds in structure for kind in kinds)
     assert verdict.solver == 0
     single = np.inf if verdict.robust is None else verdict.robust.difference["y"]
     real = verdict.deviation["y"] + verdict.rounding["y"]
