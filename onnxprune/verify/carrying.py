@@ -6,13 +6,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from onnxprune.verify.forms import Form
+from onnxprune.verify.forms import SLACK, Form
 from onnxprune.verify.meanings import STEADY, SUMS, meaning
 from onnxprune.verify.network import Node
 from onnxprune.verify.sides import Side
-
-SLACK = 1 + 1e-9
-"""Covers the rounding of the few operations on errors."""
 
 
 def carried(

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from onnxprune.verify.forms import Form
+from onnxprune.verify.forms import SLACK, Form
 from onnxprune.verify.forward import full
 from onnxprune.verify.sides import Side
 from onnxprune.verify.terms import placed
-
-SLACK = 1 + 1e-9
 
 
 def imply(before: Side, after: Side, name: str, form: Form) -> None:
